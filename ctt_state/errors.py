@@ -1,0 +1,66 @@
+"""Why the ledger says no.
+
+Three families stay apart. `InvalidTransaction`: the transaction may not enter a block. `InvalidBlock`: the block may
+not enter the chain. `Revert` (in `abi`): the transaction is in its block, but its rule refused and changed nothing.
+Each reason is a class of its own and its text is what JSON-RPC shows, so texts are part of the protocol.
+"""
+
+from collections.abc import Sequence
+
+
+class InvalidTransaction(ValueError):
+    """The transaction may not enter a block or the pool."""
+
+
+class InvalidBlock(ValueError):
+    """The block does not follow from its parent's state."""
+
+
+class InvalidGenesis(ValueError):
+    """The genesis document is refused; `faults` holds every fault as (JSON path, text)."""
+
+    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{path}: {text}" for path, text in faults))
+        self.faults = tuple(faults)
+
+
+class NonceTooLow(InvalidTransaction):
+    """The sender has already used this nonce."""
+
+    def __init__(self, *, next_nonce: int, nonce: int) -> None:
+        super().__init__(f"nonce too low: next nonce {next_nonce}, tx nonce {nonce}")
+
+
+class NonceTooHigh(InvalidTransaction):
+    """The sender's earlier nonces are missing."""
+
+    def __init__(self, *, next_nonce: int, nonce: int) -> None:
+        super().__init__(f"nonce too high: next nonce {next_nonce}, tx nonce {nonce}")
+
+
+class InsufficientFunds(InvalidTransaction):
+    """The balance does not cover the value and the dearest possible fee (at the chain's minimum gas price)."""
+
+    def __init__(self, *, have_wei: int, want_wei: int) -> None:
+        super().__init__(f"insufficient funds for gas * price + value: have {have_wei} want {want_wei}")
+
+
+class IntrinsicGasTooLow(InvalidTransaction):
+    """The gas limit does not even cover the transaction's own bytes."""
+
+    def __init__(self, *, have_gas: int, want_gas: int) -> None:
+        super().__init__(f"intrinsic gas too low: have {have_gas} want {want_gas}")
+
+
+class ExceedsBlockGasLimit(InvalidTransaction):
+    """The gas limit is above the block's, so the transaction could never be included."""
+
+    def __init__(self, *, have_gas: int, limit_gas: int) -> None:
+        super().__init__(f"exceeds block gas limit: have {have_gas} limit {limit_gas}")
+
+
+class FeeBelowMinimum(InvalidTransaction):
+    """The offered fee is below the chain's minimum gas price."""
+
+    def __init__(self, *, have_wei: int, want_wei: int) -> None:
+        super().__init__(f"max fee per gas less than block base fee: maxFeePerGas: {have_wei}, baseFee: {want_wei}")

@@ -1,0 +1,1 @@
+"""The `ctt` command line."""
