@@ -1,0 +1,9 @@
+"""The native modules, by the address at which each answers."""
+
+from typing import Final
+
+from ctt_state.abi import Module
+from ctt_state.modules.ctt import CTT
+from ctt_state.units import Address
+
+MODULES: Final[dict[Address, Module]] = {CTT.address: CTT}

@@ -1,0 +1,311 @@
+"""The ledger's records: each is one leaf of the state tree, with its key and its canonical bytes.
+
+A record is a NamedTuple (decisions/0002): cheap to build and to copy with a change, and never changed in place. Its
+key is its kind byte and what names it; its bytes are the msgpack array of its fields, in order, with integers that
+may pass 64 bits as minimal big-endian bytes. The same record always has the same bytes.
+
+| kind | record | named by |
+| --- | --- | --- |
+| 01 | Account | address |
+| 02 | CttConfig | nothing: there is one |
+| 03 | CttSupply | nothing: there is one |
+| 04 | Token | token id |
+| 05 | Prosumer | address |
+| 06 | ShelfPage | owner, page number |
+| 07 | Approval | owner, operator |
+| 08 | Meter | address |
+| 09 | Reading | meter, prosumer |
+| 0a | Role | role, address |
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol, Self, TypeVar
+
+import msgpack
+
+from ctt_state.units import ZERO_ADDRESS, Address, Ms, TokenId, Watt, Wei, Wh
+
+PAGE_TOKENS: Final = 64
+
+# One packer for all: it calls no Python code, so no other thread can come in between.
+_pack: Final[Callable[[object], bytes]] = msgpack.Packer().pack
+_unpack: Final = msgpack.unpackb
+
+
+class Record(Protocol):
+    """What every record can do."""
+
+    def encode(self) -> bytes: ...
+    @classmethod
+    def decode(cls, data: bytes) -> Self: ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+def _wide(number: int) -> bytes:
+    """An integer of up to 256 bits as minimal big-endian bytes; zero is empty."""
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
+
+
+def _narrow(data: bytes) -> int:
+    return int.from_bytes(data, "big")
+
+
+class Account(NamedTuple):
+    """An address with a nonce and a balance in wei."""
+
+    nonce: int = 0
+    balance: Wei = Wei(0)
+
+    @staticmethod
+    def key(address: Address) -> bytes:
+        return b"\x01" + address
+
+    def encode(self) -> bytes:
+        return _pack((self.nonce, _wide(self.balance)))
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Account":
+        nonce, balance = _unpack(data)
+        return cls(nonce, Wei(_narrow(balance)))
+
+
+class CttConfig(NamedTuple):
+    """What the admin decides about the CTT. It exists once the CTT is created."""
+
+    name: str
+    symbol: str
+    admin: Address
+    next_admin: Address  # named by updateAdmin, zero when none is
+    max_supply: int  # tokens (MET)
+    capability_wh: Wh  # of one token (CET)
+    highest_capability_wh: Wh  # ever set: no token holds more
+    empty_price_wei: Wei
+
+    @staticmethod
+    def key() -> bytes:
+        return b"\x02"
+
+    def encode(self) -> bytes:
+        return _pack((*self[:7], _wide(self.empty_price_wei)))
+
+    @classmethod
+    def decode(cls, data: bytes) -> "CttConfig":
+        *fields, price = _unpack(data)
+        return cls(*fields, Wei(_narrow(price)))
+
+
+class CttSupply(NamedTuple):
+    """How many tokens exist and the energy they hold, all owners together."""
+
+    last_token_id: int = 0
+    energy_wh: Wh = Wh(0)  # in all tokens now: genesis + refilled - covered
+    refilled_wh: Wh = Wh(0)  # ever stored, the energy of genesis included
+    covered_wh: Wh = Wh(0)  # ever drained
+
+    @staticmethod
+    def key() -> bytes:
+        return b"\x03"
+
+    def encode(self) -> bytes:
+        return _pack(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "CttSupply":
+        return cls(*_unpack(data))
+
+
+class Token(NamedTuple):
+    """A rechargeable token. `slot` is its place in its owner's shelf; prices are those last set by an owner."""
+
+    owner: Address
+    slot: int
+    energy_wh: Wh = Wh(0)
+    on_sale: bool = False
+    token_price_wei: Wei = Wei(0)
+    energy_price_wei_per_wh: Wei = Wei(0)
+    approved: Address = ZERO_ADDRESS
+    permit_nonce: int = 0
+
+    @staticmethod
+    def key(token_id: TokenId) -> bytes:
+        return b"\x04" + token_id.to_bytes(8, "big")
+
+    def encode(self) -> bytes:
+        return _pack(
+            (
+                self.owner,
+                self.slot,
+                self.energy_wh,
+                self.on_sale,
+                _wide(self.token_price_wei),
+                _wide(self.energy_price_wei_per_wh),
+                self.approved if self.approved != ZERO_ADDRESS else b"",
+                self.permit_nonce,
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Token":
+        owner, slot, energy, on_sale, token_price, energy_price, approved, nonce = _unpack(data)
+        prices = Wei(_narrow(token_price)), Wei(_narrow(energy_price))
+        return cls(owner, slot, energy, on_sale, *prices, approved or ZERO_ADDRESS, nonce)
+
+    @property
+    def selling_price_wei(self) -> Wei:
+        """Token price + energy x energy price."""
+        return Wei(self.token_price_wei + self.energy_wh * self.energy_price_wei_per_wh)
+
+
+class Prosumer(NamedTuple):
+    """An owner of tokens: its meter, the four regions of its shelf, and its totals in Wh.
+
+    The shelf's slots are numbered from 0: first `full` tokens, then `partial`, `empty` and `on_sale` ones.
+    `capability_wh` is the capability by which `full` was last told from `partial` (see `modules/ctt/shelf.py`).
+    """
+
+    meter: Address = ZERO_ADDRESS
+    confirmed: bool = False
+    full: int = 0
+    partial: int = 0
+    empty: int = 0
+    on_sale: int = 0
+    capability_wh: Wh = Wh(0)
+    full_wh: Wh = Wh(0)  # energy of the full tokens
+    partial_wh: Wh = Wh(0)  # energy of the partly charged tokens
+    produced_wh: Wh = Wh(0)  # measured production, stored or not
+    stored_wh: Wh = Wh(0)  # of it stored in tokens; the rest went to the grid
+    consumed_wh: Wh = Wh(0)  # measured consumption, covered or not
+    covered_wh: Wh = Wh(0)  # of it covered by tokens; the rest the operator bills
+
+    @staticmethod
+    def key(address: Address) -> bytes:
+        return b"\x05" + address
+
+    def encode(self) -> bytes:
+        meter = self.meter if self.meter != ZERO_ADDRESS else b""
+        return _pack((meter, *self[1:]))
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Prosumer":
+        meter, *rest = _unpack(data)
+        return cls(meter or ZERO_ADDRESS, *rest)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it owns, those on sale included."""
+        return self.full + self.partial + self.empty + self.on_sale
+
+
+class ShelfPage(NamedTuple):
+    """The ids in 64 consecutive slots of an owner's shelf; only its last page is shorter."""
+
+    token_ids: tuple[int, ...]
+
+    @staticmethod
+    def key(owner: Address, page: int) -> bytes:
+        return b"\x06" + owner + page.to_bytes(8, "big")
+
+    def encode(self) -> bytes:
+        return _pack(self.token_ids)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "ShelfPage":
+        return cls(_unpack(data, use_list=False))
+
+
+class Approval(NamedTuple):
+    """`operator` may move every token of `owner` (ERC-721 setApprovalForAll). It exists while it holds."""
+
+    @staticmethod
+    def key(owner: Address, operator: Address) -> bytes:
+        return b"\x07" + owner + operator
+
+    def encode(self) -> bytes:
+        return b"\x90"
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Approval":
+        return cls()
+
+
+class Meter(NamedTuple):
+    """A smart meter an operator has certified. `prosumer` is the one that it has confirmed (never a concentrator's)."""
+
+    operator: Address
+    source: int  # 0 none, 1 solar, 2 wind, 3 hydro, 4 biomass, 5 other
+    max_power_w: Watt  # 0: no plausibility limit
+    concentrator: bool
+    certified: bool
+    prosumer: Address = ZERO_ADDRESS
+
+    @staticmethod
+    def key(address: Address) -> bytes:
+        return b"\x08" + address
+
+    def encode(self) -> bytes:
+        return _pack(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Meter":
+        return cls(*_unpack(data))
+
+
+class Reading(NamedTuple):
+    """What a meter last said of a prosumer: its registers, and up to when its amounts have been counted."""
+
+    time_ms: Ms = Ms(0)  # of the registers; 0: no baseline yet
+    import_wh: Wh = Wh(0)
+    export_wh: Wh = Wh(0)
+    refilled_ms: Ms = Ms(0)  # block time of the last refill, or of the confirmation
+    consumed_ms: Ms = Ms(0)  # block time of the last consume, or of the confirmation
+
+    @staticmethod
+    def key(meter: Address, prosumer: Address) -> bytes:
+        return b"\x09" + meter + prosumer
+
+    def encode(self) -> bytes:
+        return _pack(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Reading":
+        return cls(*_unpack(data))
+
+
+ROLE_OPERATOR: Final = 1  # certifies and revokes meters
+ROLE_TREASURER: Final = 2  # issues and redeems the settlement currency
+
+
+class Role(NamedTuple):
+    """An address holds a role. It exists while it holds."""
+
+    @staticmethod
+    def key(role: int, address: Address) -> bytes:
+        return bytes((0x0A, role)) + address
+
+    def encode(self) -> bytes:
+        return b"\x90"
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Role":
+        return cls()
+
+
+_KINDS: Final[dict[int, type[Record]]] = {
+    0x01: Account,
+    0x02: CttConfig,
+    0x03: CttSupply,
+    0x04: Token,
+    0x05: Prosumer,
+    0x06: ShelfPage,
+    0x07: Approval,
+    0x08: Meter,
+    0x09: Reading,
+    0x0A: Role,
+}
+
+
+def decode_record(key: bytes, data: bytes) -> Record:
+    """The record of this key. Raises: KeyError for a kind that does not exist."""
+    return _KINDS[key[0]].decode(data)

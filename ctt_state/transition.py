@@ -1,0 +1,139 @@
+"""How a transaction changes the state.
+
+The order is fixed: checks that keep a transaction out of a block, then nonce and fee, then the body. A body that
+reverts leaves only the nonce, the fee and a failed receipt. A transaction to a module's address calls it; to any
+other it moves value. The flat 21,000 gas pay for the records of sender, recipient and fee receiver.
+"""
+
+from typing import NamedTuple
+
+from ctt_state.abi import Revert
+from ctt_state.block import BlockContext, Log, Receipt
+from ctt_state.errors import (
+    ExceedsBlockGasLimit,
+    FeeBelowMinimum,
+    InsufficientFunds,
+    IntrinsicGasTooLow,
+    NonceTooHigh,
+    NonceTooLow,
+)
+from ctt_state.modules import MODULES
+from ctt_state.modules.call import NO_ACCOUNT, Call, ChainParameters, credit, debit
+from ctt_state.records import Account
+from ctt_state.transaction import Signed, intrinsic_gas, intrinsic_gas_of
+from ctt_state.units import Address, Gas, Wei
+from ctt_state.view import Lookup, Overlay, StateView
+
+
+class CallResult(NamedTuple):
+    """What a call would do: `revert` is None when it succeeds."""
+
+    output: bytes
+    gas_used: Gas
+    logs: tuple[Log, ...]
+    revert: Revert | None
+
+
+def check_transaction(account: Account, signed: Signed, chain: ChainParameters) -> None:
+    """The checks that need the sender's account, as mempool and block share them.
+
+    Raises: NonceTooLow, NonceTooHigh, IntrinsicGasTooLow, ExceedsBlockGasLimit, FeeBelowMinimum, InsufficientFunds,
+    in that order.
+    """
+    nonce = signed.transaction.nonce
+    if nonce < account.nonce:
+        raise NonceTooLow(next_nonce=account.nonce, nonce=nonce)
+    if nonce > account.nonce:
+        raise NonceTooHigh(next_nonce=account.nonce, nonce=nonce)
+    check_affordable(account, signed, chain)
+
+
+def check_affordable(account: Account, signed: Signed, chain: ChainParameters) -> None:
+    """Gas, fee and balance, whatever the nonce.
+
+    Raises: IntrinsicGasTooLow, ExceedsBlockGasLimit, FeeBelowMinimum, InsufficientFunds, in that order.
+    """
+    transaction = signed.transaction
+    needed = intrinsic_gas(transaction)
+    if transaction.gas_limit < needed:
+        raise IntrinsicGasTooLow(have_gas=transaction.gas_limit, want_gas=needed)
+    if transaction.gas_limit > chain.block_gas_limit:
+        raise ExceedsBlockGasLimit(have_gas=transaction.gas_limit, limit_gas=chain.block_gas_limit)
+    if transaction.max_fee < chain.minimum_gas_price_wei:
+        raise FeeBelowMinimum(have_wei=transaction.max_fee, want_wei=chain.minimum_gas_price_wei)
+    want = transaction.value + transaction.gas_limit * chain.minimum_gas_price_wei
+    if account.balance < want:
+        raise InsufficientFunds(have_wei=account.balance, want_wei=want)
+
+
+def apply_transaction(overlay: Overlay, signed: Signed, block: BlockContext, chain: ChainParameters) -> Receipt:
+    """Applies one transaction to the block's overlay and gives its receipt.
+
+    Raises: InvalidTransaction (see `check_transaction`); the overlay is then as before.
+    """
+    transaction, sender = signed
+    view = StateView(overlay.lookup, transaction.gas_limit)
+    key = Account.key(sender)
+    account = view.peek(Account, key) or NO_ACCOUNT
+    check_transaction(account, signed, chain)
+
+    deposit = transaction.gas_limit * chain.minimum_gas_price_wei
+    view.poke(key, Account(account.nonce + 1, Wei(account.balance - deposit)))
+    result = _run(view, sender, transaction.to, transaction.value, transaction.data, block, chain)
+    if chain.minimum_gas_price_wei:
+        fee = Wei(result.gas_used * chain.minimum_gas_price_wei)
+        credit(view, sender, Wei(deposit - fee))
+        credit(view, chain.fee_receiver or block.proposer, fee)
+    overlay.absorb(view)
+    revert = result.revert
+    return Receipt(revert is None, result.gas_used, result.logs, revert.data if revert else b"")
+
+
+def call(
+    below: Lookup,
+    sender: Address,
+    to: Address,
+    value: Wei,
+    data: bytes,
+    gas_limit: Gas,
+    block: BlockContext,
+    chain: ChainParameters,
+) -> CallResult:
+    """What a transaction with this content would do now, nonce and fee aside; changes nothing (eth_call).
+
+    Raises: IntrinsicGasTooLow, InsufficientFunds, in that order.
+    """
+    view = StateView(below, gas_limit)
+    needed = intrinsic_gas_of(data)
+    if gas_limit < needed:
+        raise IntrinsicGasTooLow(have_gas=gas_limit, want_gas=needed)
+    have = (view.peek(Account, Account.key(sender)) or NO_ACCOUNT).balance
+    if have < value:
+        raise InsufficientFunds(have_wei=have, want_wei=value)
+    return _run(view, sender, to, value, data, block, chain)
+
+
+def _run(
+    view: StateView,
+    sender: Address,
+    to: Address,
+    value: Wei,
+    data: bytes,
+    block: BlockContext,
+    chain: ChainParameters,
+) -> CallResult:
+    """The body: value, then the module. A revert takes back both."""
+    checkpoint = view.checkpoint()
+    output, refusal = b"", None
+    try:
+        view.charge(intrinsic_gas_of(data))
+        if value:
+            debit(view, sender, value)
+            credit(view, to, value)
+        module = MODULES.get(to)
+        if module is not None:
+            output = Call(view, sender, to, value, block, chain).run(module, data)
+    except Revert as revert:
+        view.revert(checkpoint)
+        output, refusal = revert.data, revert
+    return CallResult(output, view.gas_used, tuple(view.logs), refusal)

@@ -1,0 +1,90 @@
+"""What the door needs of a node. The node provides it; nothing here imports the node."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from ctt_state.block import Block, Receipt
+from ctt_state.modules.call import ChainParameters
+from ctt_state.transaction import Signed
+from ctt_state.units import Address, Hash, Height, Ms
+from ctt_state.view import Lookup
+
+
+class FinalBlock(NamedTuple):
+    """A block that can never be taken back, with what its transactions did. `senders` match its transactions."""
+
+    block: Block
+    hash: Hash
+    receipts: tuple[Receipt, ...]
+    transaction_hashes: tuple[Hash, ...]
+
+
+class Place(NamedTuple):
+    """Where a transaction stands."""
+
+    height: Height
+    index: int
+
+
+class StatePruned(ValueError):
+    """The state at this height is no longer kept."""
+
+    def __init__(self, height: int, kept: int) -> None:
+        super().__init__(f"state at block {height} is pruned: this node keeps the last {kept} blocks")
+
+
+class PoolRefusal(ValueError):
+    """The pool cannot take a valid transaction now: it is known, underpriced, over a quota, or there is no room."""
+
+
+class PendingTransactions(NamedTuple):
+    """The pool's content by sender, each in nonce order: what the next blocks can take, and what waits for a gap."""
+
+    pending: dict[Address, list[Signed]]
+    queued: dict[Address, list[Signed]]
+
+
+class Chain(Protocol):
+    """A node as JSON-RPC sees it. Every method but `submit` returns at once and is called on the event loop."""
+
+    @property
+    def parameters(self) -> ChainParameters: ...
+    @property
+    def client_version(self) -> str: ...
+    @property
+    def head(self) -> FinalBlock:
+        """The newest final block."""
+
+    def block(self, height: int) -> FinalBlock | None: ...
+    def height_of(self, block_hash: bytes) -> Height | None: ...
+    def place_of(self, transaction_hash: bytes) -> Place | None: ...
+    def state(self, height: int) -> Lookup:
+        """The records as block `height` left them. Raises: StatePruned."""
+
+    def oldest_state(self) -> Height:
+        """The lowest height at which `state` answers."""
+
+    async def submit(self, raw: bytes) -> Hash:
+        """Checks the transaction and puts it into the pool. Raises: InvalidTransaction, PoolRefusal."""
+
+    async def submit_many(self, raws: Sequence[bytes]) -> list[Hash | ValueError]:
+        """The same for each of several, at the price of one hand-over; a refusal stands in its place."""
+
+    def pending_transaction(self, transaction_hash: bytes) -> Signed | None: ...
+    def pending_nonce(self, address: Address) -> int:
+        """The next nonce after the pool's own run for this sender, or after the state's."""
+
+    def pool(self) -> PendingTransactions: ...
+    def pool_counts(self) -> tuple[int, int]:
+        """How many transactions are pending and queued."""
+
+    def peer_count(self) -> int: ...
+    def is_syncing(self) -> bool: ...
+    def on_final(self, listener: Callable[[FinalBlock], None]) -> Callable[[], None]:
+        """Calls the listener for each new final block, in order, on the event loop. Gives the way to stop it."""
+
+    def on_pending(self, listener: Callable[[Signed], None]) -> Callable[[], None]:
+        """The same for each transaction that enters the pool."""
+
+    def now_ms(self) -> Ms:
+        """The node's clock, for calls at the pending block."""
