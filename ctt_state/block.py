@@ -90,6 +90,23 @@ class Block(NamedTuple):
         return cls(Header(*header), transactions)
 
 
+class FinalBlock(NamedTuple):
+    """A block that can never be taken back, with what its transactions did: one entry a transaction in each."""
+
+    block: Block
+    hash: Hash
+    receipts: tuple[Receipt, ...]
+    senders: tuple[Address, ...]
+    transaction_hashes: tuple[Hash, ...]
+
+
+class Place(NamedTuple):
+    """Where a transaction stands in the chain."""
+
+    height: Height
+    index: int
+
+
 class BlockContext(NamedTuple):
     """What a rule may know of the block it runs in."""
 

@@ -64,3 +64,10 @@ class FeeBelowMinimum(InvalidTransaction):
 
     def __init__(self, *, have_wei: int, want_wei: int) -> None:
         super().__init__(f"max fee per gas less than block base fee: maxFeePerGas: {have_wei}, baseFee: {want_wei}")
+
+
+class StatePruned(ValueError):
+    """The state at this height is no longer kept."""
+
+    def __init__(self, *, height: int, kept: int) -> None:
+        super().__init__(f"state at block {height} is pruned: this node keeps the last {kept} blocks")

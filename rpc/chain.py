@@ -1,47 +1,25 @@
 """What the door needs of a node. The node provides it; nothing here imports the node."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from ctt_state.block import Block, Receipt
+from ctt_state.block import FinalBlock, Place
+from ctt_state.errors import StatePruned
 from ctt_state.modules.call import ChainParameters
 from ctt_state.transaction import Signed
 from ctt_state.units import Address, Hash, Height, Ms
 from ctt_state.view import Lookup
 
 
-class FinalBlock(NamedTuple):
-    """A block that can never be taken back, with what its transactions did. `senders` match its transactions."""
-
-    block: Block
-    hash: Hash
-    receipts: tuple[Receipt, ...]
-    transaction_hashes: tuple[Hash, ...]
-
-
-class Place(NamedTuple):
-    """Where a transaction stands."""
-
-    height: Height
-    index: int
-
-
-class StatePruned(ValueError):
-    """The state at this height is no longer kept."""
-
-    def __init__(self, height: int, kept: int) -> None:
-        super().__init__(f"state at block {height} is pruned: this node keeps the last {kept} blocks")
+__all__ = ["Chain", "FinalBlock", "Place", "PoolContent", "PoolRefusal", "StatePruned"]
 
 
 class PoolRefusal(ValueError):
     """The pool cannot take a valid transaction now: it is known, underpriced, over a quota, or there is no room."""
 
 
-class PendingTransactions(NamedTuple):
-    """The pool's content by sender, each in nonce order: what the next blocks can take, and what waits for a gap."""
-
-    pending: dict[Address, list[Signed]]
-    queued: dict[Address, list[Signed]]
+# The pool's content by sender, each in nonce order: what the next blocks can take, and what waits for a gap.
+PoolContent = tuple[dict[Address, list[Signed]], dict[Address, list[Signed]]]
 
 
 class Chain(Protocol):
@@ -74,7 +52,7 @@ class Chain(Protocol):
     def pending_nonce(self, address: Address) -> int:
         """The next nonce after the pool's own run for this sender, or after the state's."""
 
-    def pool(self) -> PendingTransactions: ...
+    def pool(self) -> PoolContent: ...
     def pool_counts(self) -> tuple[int, int]:
         """How many transactions are pending and queued."""
 
