@@ -23,8 +23,8 @@ class MalformedRlp(ValueError):
         self.offset = offset
 
 
-def decode(data: bytes, *, depth_max: int = DEPTH_MAX, items_max: int = ITEMS_MAX) -> Item:
-    """The one item that `data` encodes: bytes, or lists of items.
+def decode(data: bytes, *, start: int = 0, depth_max: int = DEPTH_MAX, items_max: int = ITEMS_MAX) -> Item:
+    """The one item that `data` encodes from byte `start` to its end: bytes, or lists of items.
 
     A list counts as an item, and so does each thing in it. Lists nest `depth_max` deep, the outermost included.
 
@@ -33,7 +33,7 @@ def decode(data: bytes, *, depth_max: int = DEPTH_MAX, items_max: int = ITEMS_MA
     found: list[Item] = []
     container, end = found, len(data)
     enclosing: list[tuple[list[Item], int]] = []  # of the list being read: where each outer list goes on
-    at = 0
+    at = start
     for _ in range(items_max):
         if at == end:
             raise MalformedRlp("no item", at)
@@ -42,15 +42,15 @@ def decode(data: bytes, *, depth_max: int = DEPTH_MAX, items_max: int = ITEMS_MA
             container.append(data[at : at + 1])
             at += 1
         else:
-            start, stop = at + 1, at + prefix - (0x7F if prefix < 0xC0 else 0xBF)
+            first, stop = at + 1, at + prefix - (0x7F if prefix < 0xC0 else 0xBF)
             if 0xB8 <= prefix < 0xC0 or prefix >= 0xF8:
-                start, stop = _long_extent(data, at, end)
+                first, stop = _long_extent(data, at, end)
             if stop > end:
                 raise MalformedRlp("item overruns its container", at)
             if prefix < 0xC0:
-                if prefix == 0x81 and data[start] < 0x80:
+                if prefix == 0x81 and data[first] < 0x80:
                     raise MalformedRlp("byte below 0x80 with a needless prefix", at)
-                container.append(data[start:stop])
+                container.append(data[first:stop])
                 at = stop
             else:
                 if len(enclosing) == depth_max:
@@ -58,7 +58,7 @@ def decode(data: bytes, *, depth_max: int = DEPTH_MAX, items_max: int = ITEMS_MA
                 enclosing.append((container, end))
                 inner: list[Item] = []
                 container.append(inner)
-                container, end, at = inner, stop, start
+                container, end, at = inner, stop, first
         while at == end and enclosing:
             container, end = enclosing.pop()
         if not enclosing:
@@ -96,15 +96,15 @@ def payload_start(data: bytes, at: int) -> int:
 
 def _long_extent(data: bytes, at: int, end: int) -> tuple[int, int]:
     """Start and stop of the contents of an item of 56 bytes or more, whose length has bytes of its own."""
-    start = payload_start(data, at)
-    if start > end:
+    first = payload_start(data, at)
+    if first > end:
         raise MalformedRlp("length overruns its container", at)
     if data[at + 1] == 0:
         raise MalformedRlp("length with a leading zero", at)
-    length = int.from_bytes(data[at + 1 : start], "big")
+    length = int.from_bytes(data[at + 1 : first], "big")
     if length < 56:
         raise MalformedRlp("long length for a short item", at)
-    return start, start + length
+    return first, first + length
 
 
 def _header(base: int, length: int) -> bytes:
