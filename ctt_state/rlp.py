@@ -11,8 +11,8 @@ from typing import TypeAlias
 DEPTH_MAX = 4
 ITEMS_MAX = 64
 
-Item: TypeAlias = "bytes | list[Item]"
-Encodable: TypeAlias = "int | bytes | Sequence[Encodable]"
+Item: TypeAlias = bytes | list["Item"]
+Encodable: TypeAlias = int | bytes | Sequence["Encodable"]
 
 
 class MalformedRlp(ValueError):
