@@ -42,13 +42,14 @@ def theirs(data: bytes) -> object:
         return None
 
 
+@settings(deadline=None)
 @given(item=items)
 def test_what_is_encoded_is_decoded(item: rlp.Item) -> None:
     assert ours(rlp.encode(item)) == item
     assert rlp.encode(item) == pyrlp.encode(item)
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=1_000, deadline=None)
 @given(data=mutated() | st.binary(max_size=80))
 @example(data=b"\xb8\x37" + b"a" * 55)
 @example(data=b"\x81\x7f")
@@ -57,7 +58,7 @@ def test_an_independent_decoder_agrees(data: bytes) -> None:
     assert ours(data) == theirs(data)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(data=mutated())
 def test_what_is_decoded_has_no_other_encoding(data: bytes) -> None:
     item = ours(data)
@@ -65,6 +66,7 @@ def test_what_is_decoded_has_no_other_encoding(data: bytes) -> None:
     assert item is None or rlp.encode(item) == data
 
 
+@settings(deadline=None)
 @given(data=mutated(), depth_max=st.integers(0, 3), items_max=st.integers(0, 5))
 def test_a_budget_refuses_but_never_changes_the_answer(data: bytes, depth_max: int, items_max: int) -> None:
     try:
