@@ -466,6 +466,18 @@ def test_a_tip_may_equal_the_fee_cap() -> None:
     assert isinstance(refusal_of(make_raw(maxPriorityFeePerGas=8, maxFeePerGas=7)), TipAboveFeeCap)
 
 
+def test_v_of_one_and_of_two_bytes_recovers_the_signer() -> None:
+    """On chain 46 v is 127, one byte on the wire, or 128, two: the signing hash is cut out in front of it."""
+    seen = set()
+    for nonce in range(16):
+        raw = sign_transaction(KEY, chain_id=46, nonce=nonce, gas_limit=21_000, to=RECIPIENT, type=LEGACY)
+        transaction = decode_transaction(raw, 46)
+        assert recover_sender(transaction) == address_of(KEY)
+        seen.add(signature_v(transaction))
+
+    assert seen == {127, 128}
+
+
 @pytest.mark.parametrize("v", [0, 1, 27, 28])
 def test_a_signature_without_a_chain_id_is_not_replay_protected(v: int) -> None:
     assert isinstance(refusal_of(make_raw(LEGACY, v=v)), NotReplayProtected)
