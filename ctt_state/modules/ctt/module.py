@@ -4,19 +4,27 @@ from typing import Final
 
 from ctt_state.abi import Module
 from ctt_state.modules.call import Call
-from ctt_state.records import CttConfig, CttSupply
-from ctt_state.units import Address
+from ctt_state.records import CttConfig, CttSupply, Prosumer, Token
+from ctt_state.units import UINT64_MAX, Address, TokenId
 
 CTT: Final = Module("CTT", Address(bytes.fromhex("000000000000000000000000000000000000c700")))
+
+# Where native modules answer: CTT, Market, Treasury, Authority. No other address holds code.
+MODULE_ADDRESSES: Final = frozenset(Address(bytes(18) + bytes((0xC7, number))) for number in range(4))
+
+PRICE_MAX: Final = 2**128 - 1  # wei, and wei per Wh: energy x price stays far below 256 bits
 
 # ERC-721, ERC-4906
 Transfer = CTT.event("Transfer(address indexed from,address indexed to,uint256 indexed tokenId)")
 ApprovalSet = CTT.event("Approval(address indexed owner,address indexed approved,uint256 indexed tokenId)")
 ApprovalForAll = CTT.event("ApprovalForAll(address indexed owner,address indexed operator,bool approved)")
 MetadataUpdate = CTT.event("MetadataUpdate(uint256 tokenId)")
+BatchMetadataUpdate = CTT.event("BatchMetadataUpdate(uint256 fromTokenId,uint256 toTokenId)")
 
 # Administration
-CTTCreated = CTT.event("CTTCreated(address indexed admin,string name,string symbol,uint256 maxSupply,uint256 capability)")
+CTTCreated = CTT.event(
+    "CTTCreated(address indexed admin,string name,string symbol,uint256 maxSupply,uint256 capability)"
+)
 AdminUpdated = CTT.event("AdminUpdated(address indexed previousAdmin,address indexed newAdmin)")
 MaxTokenSupplySet = CTT.event("MaxTokenSupplySet(uint256 maxSupply)")
 TokenCapabilitySet = CTT.event("TokenCapabilitySet(uint256 capability)")
@@ -54,6 +62,8 @@ NotCreated = CTT.error("NotCreated()")
 AlreadyCreated = CTT.error("AlreadyCreated()")
 NotAdmin = CTT.error("NotAdmin(address caller)")
 NotNextAdmin = CTT.error("NotNextAdmin(address caller)")
+InvalidName = CTT.error("InvalidName(string name,uint256 maximumBytes)")
+InvalidOperator = CTT.error("InvalidOperator(address operator)")
 NotOperator = CTT.error("NotOperator(address caller)")
 InvalidAmount = CTT.error("InvalidAmount(uint256 amount,uint256 minimum,uint256 maximum)")
 MaxSupplyBelowMinted = CTT.error("MaxSupplyBelowMinted(uint256 maxSupply,uint256 minted)")
@@ -77,6 +87,11 @@ NotOnSale = CTT.error("NotOnSale(uint256 tokenId)")
 AlreadyOwner = CTT.error("AlreadyOwner(uint256 tokenId,address owner)")
 EnergyBelowMinimum = CTT.error("EnergyBelowMinimum(uint256 minimum,uint256 energy)")
 
+# Permit
+PermitExpired = CTT.error("PermitExpired(uint256 deadline,uint256 blockTime)")
+InvalidPermitSignature = CTT.error("InvalidPermitSignature()")
+InvalidPermitSigner = CTT.error("InvalidPermitSigner(address signer,address owner)")
+
 # ERC-6093
 ERC721InvalidOwner = CTT.error("ERC721InvalidOwner(address owner)")
 ERC721NonexistentToken = CTT.error("ERC721NonexistentToken(uint256 tokenId)")
@@ -89,6 +104,7 @@ ERC721InvalidOperator = CTT.error("ERC721InvalidOperator(address operator)")
 ERC721OutOfBoundsIndex = CTT.error("ERC721OutOfBoundsIndex(address owner,uint256 index)")
 
 NO_SUPPLY: Final = CttSupply()
+NO_PROSUMER: Final = Prosumer()
 
 
 def config_of(call: Call) -> CttConfig:
@@ -101,3 +117,16 @@ def config_of(call: Call) -> CttConfig:
 
 def supply_of(call: Call) -> CttSupply:
     return call.get(CttSupply, CttSupply.key()) or NO_SUPPLY
+
+
+def prosumer_of(call: Call, owner: Address) -> Prosumer:
+    """The owner's meter and shelf; an empty one for an address never seen."""
+    return call.get(Prosumer, Prosumer.key(owner)) or NO_PROSUMER
+
+
+def token_of(call: Call, token_id: int) -> Token:
+    """The token. Raises: ERC721NonexistentToken."""
+    token = call.get(Token, Token.key(TokenId(token_id))) if token_id <= UINT64_MAX else None
+    if token is None:
+        raise ERC721NonexistentToken(token_id)
+    return token
