@@ -1,0 +1,138 @@
+"""The ledger's invariants, checked over all records: what no history of transactions may break.
+
+Pure: records in, faults out. `ctt verify` runs it over a data directory, the property tests after each step.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from ctt_state.modules.ctt.shelf import Region, region_of
+from ctt_state.records import (
+    PAGE_TOKENS,
+    Account,
+    CttConfig,
+    CttSupply,
+    Meter,
+    Prosumer,
+    Record,
+    ShelfPage,
+    Token,
+)
+from ctt_state.units import ZERO_ADDRESS, Address, Wei
+
+
+class _Books(NamedTuple):
+    """All records, by kind and by what names them."""
+
+    accounts: dict[Address, Account]
+    tokens: dict[int, Token]
+    prosumers: dict[Address, Prosumer]
+    pages: dict[tuple[Address, int], ShelfPage]
+    meters: dict[Address, Meter]
+
+
+def audit(records: Iterable[tuple[bytes, Record]], issued_wei: Wei) -> Iterator[str]:
+    """Every fault, in words that name the record. `issued_wei`: all the currency there should be."""
+    books = _Books({}, {}, {}, {}, {})
+    config: CttConfig | None = None
+    supply = CttSupply()
+    for key, record in records:
+        match record:
+            case Account():
+                books.accounts[Address(key[1:])] = record
+            case Token():
+                books.tokens[int.from_bytes(key[1:], "big")] = record
+            case Prosumer():
+                books.prosumers[Address(key[1:])] = record
+            case ShelfPage():
+                books.pages[Address(key[1:21]), int.from_bytes(key[21:], "big")] = record
+            case Meter():
+                books.meters[Address(key[1:])] = record
+            case CttConfig():
+                config = record
+            case CttSupply():
+                supply = record
+    yield from _audit_currency(books, issued_wei)
+    yield from _audit_supply(books, config, supply)
+    yield from _audit_shelves(books)
+    yield from _audit_meters(books)
+
+
+def _audit_currency(books: _Books, issued_wei: Wei) -> Iterator[str]:
+    total = sum(account.balance for account in books.accounts.values())
+    if total != issued_wei:
+        yield f"all balances are {total} wei, {issued_wei} wei were issued"
+
+
+def _audit_supply(books: _Books, config: CttConfig | None, supply: CttSupply) -> Iterator[str]:
+    if config is None:
+        if books.tokens:
+            yield f"{len(books.tokens)} tokens exist, but the CTT was not created"
+        return
+    if sorted(books.tokens) != list(range(1, supply.last_token_id + 1)):
+        yield f"token ids are not 1 to {supply.last_token_id}: {len(books.tokens)} tokens"
+    if supply.last_token_id > config.max_supply:
+        yield f"{supply.last_token_id} tokens are minted, the maximum is {config.max_supply}"
+    energy = sum(token.energy_wh for token in books.tokens.values())
+    if energy != supply.energy_wh:
+        yield f"the tokens hold {energy} Wh, the supply says {supply.energy_wh} Wh"
+    if supply.refilled_wh - supply.covered_wh != supply.energy_wh:
+        yield f"refilled {supply.refilled_wh} Wh - covered {supply.covered_wh} Wh is not {supply.energy_wh} Wh"
+    for token_id, token in books.tokens.items():
+        if token.energy_wh > config.highest_capability_wh:
+            yield f"token {token_id} holds {token.energy_wh} Wh, above {config.highest_capability_wh} Wh"
+
+
+def _audit_shelves(books: _Books) -> Iterator[str]:
+    owned: dict[Address, dict[int, int]] = {}  # owner -> slot -> token id
+    for token_id, token in books.tokens.items():
+        slots = owned.setdefault(token.owner, {})
+        if token.slot in slots:
+            yield f"tokens {slots[token.slot]} and {token_id} are both in slot {token.slot} of 0x{token.owner.hex()}"
+        slots[token.slot] = token_id
+    for address in owned.keys() - books.prosumers.keys():
+        yield f"0x{address.hex()} owns tokens, but has no shelf"
+    listed: dict[Address, dict[int, int]] = {}
+    for (address, page), ids in books.pages.items():
+        slots = listed.setdefault(address, {})
+        slots.update((page * PAGE_TOKENS + at, token_id) for at, token_id in enumerate(ids.token_ids))
+    for address, prosumer in books.prosumers.items():
+        slots = owned.get(address, {})
+        if slots != listed.get(address, {}) or sorted(slots) != list(range(prosumer.tokens)):
+            yield f"shelf of 0x{address.hex()}: pages, tokens and the count {prosumer.tokens} do not agree"
+        else:
+            yield from _audit_regions(books, address, prosumer, slots)
+    for address in listed.keys() - books.prosumers.keys():
+        yield f"0x{address.hex()} has shelf pages, but no shelf"
+
+
+def _audit_regions(books: _Books, address: Address, prosumer: Prosumer, slots: dict[int, int]) -> Iterator[str]:
+    energy = {region: 0 for region in Region}
+    for slot, token_id in slots.items():
+        token, region = books.tokens[token_id], region_of(prosumer, slot)
+        energy[region] += token.energy_wh
+        belongs = {
+            Region.FULL: token.energy_wh >= prosumer.capability_wh,
+            Region.PARTIAL: token.energy_wh > 0,
+            Region.EMPTY: token.energy_wh == 0,
+            Region.ON_SALE: True,
+        }[region]
+        if not belongs or token.on_sale != (region is Region.ON_SALE):
+            yield f"token {token_id} with {token.energy_wh} Wh is in region {region.name} of 0x{address.hex()}"
+    if (energy[Region.FULL], energy[Region.PARTIAL]) != (prosumer.full_wh, prosumer.partial_wh):
+        yield f"energy of the shelf of 0x{address.hex()} does not add up"
+    if prosumer.stored_wh > prosumer.produced_wh or prosumer.covered_wh > prosumer.consumed_wh:
+        yield f"0x{address.hex()} stored more than it produced or covered more than it consumed"
+
+
+def _audit_meters(books: _Books) -> Iterator[str]:
+    for address, meter in books.meters.items():
+        if meter.prosumer != ZERO_ADDRESS:
+            prosumer = books.prosumers.get(meter.prosumer)
+            if prosumer is None or prosumer.meter != address or not prosumer.confirmed:
+                yield f"meter 0x{address.hex()} serves 0x{meter.prosumer.hex()}, which does not know it"
+    for address, prosumer in books.prosumers.items():
+        if prosumer.confirmed:
+            meter_of = books.meters.get(prosumer.meter)
+            if meter_of is None or not (meter_of.concentrator or meter_of.prosumer == address):
+                yield f"0x{address.hex()} is confirmed by meter 0x{prosumer.meter.hex()}, which does not know it"
