@@ -1,0 +1,113 @@
+"""The demonstration on a terminal: a table on a screen, a line now and then on a pipe, JSON lines for scripts."""
+
+import json
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from apps.demo.profiles import QUARTERS_A_DAY
+from apps.demo.street import News
+from apps.demo.watch import HomeState, Watch
+
+BAR_CELLS = 16
+BLOCKS_PER_SECOND_TARGET = 3.0
+
+
+def render(watch: Watch, news: News, url: str) -> RenderableType:
+    """The whole screen."""
+    return Group(_chain_panel(watch, news, url), _homes_table(watch), _news_text(news))
+
+
+def status_line(watch: Watch, news: News) -> str:
+    """The same in one line, for a pipe."""
+    return (
+        f"{_clock(news)}  block {watch.height:,}  {watch.blocks_per_second:.2f} blocks/s  "
+        f"{watch.transactions_per_second:.0f} tx/s  {watch.tokens:,} tokens hold {_kwh(watch.energy_wh)}  "
+        f"covered {_kwh(watch.total('covered_wh'))} of {_kwh(watch.total('consumed_wh'))}"
+    )
+
+
+def status_json(watch: Watch, news: News) -> str:
+    """The same as a JSON line, energy in Wh."""
+    status: dict[str, Any] = {
+        "quarter": news.quarter,
+        "height": watch.height,
+        "blocksPerSecond": round(watch.blocks_per_second, 3),
+        "transactionsPerSecond": round(watch.transactions_per_second, 1),
+        "transactions": watch.transactions,
+        "tokens": watch.tokens,
+        "energyWh": watch.energy_wh,
+        "producedWh": watch.total("produced_wh"),
+        "consumedWh": watch.total("consumed_wh"),
+        "coveredWh": watch.total("covered_wh"),
+        "sent": news.sent,
+        "refused": news.failed,
+        "sales": news.sales,
+    }
+    return json.dumps(status)
+
+
+def _chain_panel(watch: Watch, news: News, url: str) -> Panel:
+    rate = watch.blocks_per_second
+    colour = "green" if rate >= BLOCKS_PER_SECOND_TARGET * 0.97 else "yellow"
+    text = Text.assemble(
+        ("block ", "dim"),
+        (f"{watch.height:,}", "bold"),
+        (f"  {watch.block_hash[:18]}…  ", "dim"),
+        (f"{rate:.2f} blocks/s", colour),
+        "   ",
+        (f"{watch.transactions_per_second:.0f} tx/s", "cyan"),
+        (f"   {watch.transactions:,} transactions\n", ""),
+        (f"{watch.tokens:,}", "bold"),
+        (" tokens hold ", "dim"),
+        (_kwh(watch.energy_wh), "bold yellow"),
+        ("   consumed ", "dim"),
+        _kwh(watch.total("consumed_wh")),
+        (", covered by tokens ", "dim"),
+        (_kwh(watch.total("covered_wh")), "green"),
+        (f"   {news.sales} sales", ""),
+    )
+    return Panel(text, title=f"Crypto-Trading street, {_clock(news)}", subtitle=url, border_style="blue")
+
+
+def _homes_table(watch: Watch) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("home", no_wrap=True)
+    table.add_column("charge", no_wrap=True)
+    for name in ("stored", "tokens", "on sale", "produced", "consumed", "covered"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, home in watch.homes.items():
+        table.add_row(
+            name,
+            _bar(home),
+            _kwh(home.stored_wh),
+            str(home.full + home.partial + home.empty),
+            str(home.on_sale or ""),
+            _kwh(home.produced_wh) if home.produced_wh else "",
+            _kwh(home.consumed_wh) if home.consumed_wh else "",
+            f"{home.covered_wh * 100 // home.consumed_wh} %" if home.consumed_wh else "",
+        )
+    return table
+
+
+def _bar(home: HomeState) -> Text:
+    room = home.stored_wh + home.spare_wh
+    cells = home.stored_wh * BAR_CELLS // room if room else 0
+    return Text.assemble(("█" * cells, "yellow"), ("░" * (BAR_CELLS - cells), "dim"))
+
+
+def _news_text(news: News) -> Text:
+    return Text("\n".join(news.lines), style="dim")
+
+
+def _clock(news: News) -> str:
+    day, quarter = divmod(news.quarter, QUARTERS_A_DAY)
+    return f"day {day + 1}, {quarter // 4:02d}:{quarter % 4 * 15:02d}"
+
+
+def _kwh(energy_wh: int) -> str:
+    return f"{energy_wh / 1_000:,.1f} kWh"
