@@ -4,19 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ctt_state.block import FinalBlock, Place
-from ctt_state.errors import StatePruned
 from ctt_state.modules.call import ChainParameters
 from ctt_state.transaction import Signed
 from ctt_state.units import Address, Hash, Height, Ms
 from ctt_state.view import Lookup
-
-
-__all__ = ["Chain", "FinalBlock", "Place", "PoolContent", "PoolRefusal", "StatePruned"]
-
-
-class PoolRefusal(ValueError):
-    """The pool cannot take a valid transaction now: it is known, underpriced, over a quota, or there is no room."""
-
 
 # The pool's content by sender, each in nonce order: what the next blocks can take, and what waits for a gap.
 PoolContent = tuple[dict[Address, list[Signed]], dict[Address, list[Signed]]]
@@ -43,7 +34,7 @@ class Chain(Protocol):
         """The lowest height at which `state` answers."""
 
     async def submit(self, raw: bytes) -> Hash:
-        """Checks the transaction and puts it into the pool. Raises: InvalidTransaction, PoolRefusal."""
+        """Checks the transaction and puts it into the pool. Raises: InvalidTransaction."""
 
     async def submit_many(self, raws: Sequence[bytes]) -> list[Hash | ValueError]:
         """The same for each of several, at the price of one hand-over; a refusal stands in its place."""
@@ -59,7 +50,8 @@ class Chain(Protocol):
     def peer_count(self) -> int: ...
     def is_syncing(self) -> bool: ...
     def on_final(self, listener: Callable[[FinalBlock], None]) -> Callable[[], None]:
-        """Calls the listener for each new final block, in order, on the event loop. Gives the way to stop it."""
+        """Calls the listener for each new final block, in order, on the event loop, once `head` is this block.
+        Gives the way to stop it."""
 
     def on_pending(self, listener: Callable[[Signed], None]) -> Callable[[], None]:
         """The same for each transaction that enters the pool."""

@@ -1,0 +1,324 @@
+"""JSON-RPC 2.0: from the bytes of a request or a batch to the text of the reply. No sockets here.
+
+JSON is read strictly and within a budget. What cannot be read as a whole gets one error with id null; in a batch each
+bad item gets its own. Ids are echoed as they came. A request without an id is a notification: it runs, and nothing is
+said.
+"""
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+from ctt_state.errors import InvalidTransaction, StatePruned
+from rpc.errors import (
+    InternalError,
+    InvalidParams,
+    InvalidRequest,
+    MethodNotFound,
+    ParseError,
+    Refused,
+    RpcError,
+    TryLater,
+)
+from rpc.jsontext import Json, RawJson, dumps
+from rpc.methods import Method
+from rpc.params import bind
+from rpc.turns import Turns
+
+DEPTH_MAX: Final = 32
+VALUES_MAX: Final = 10_000
+NUMBER_DIGITS_MAX: Final = 78  # of 2**256
+METHOD_CHARS_MAX: Final = 64
+ID_BYTES_MAX: Final = 256
+
+_log = logging.getLogger(__name__)
+
+
+class _NoId(Enum):
+    NO_ID = "no id"
+
+
+NO_ID: Final = _NoId.NO_ID
+
+Id = Json | _NoId
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopeLimits:
+    """What one request may ask for."""
+
+    batch_items_max: int = 100
+    batch_s_max: float = 10.0
+    reply_bytes_max: int = 10_000_000
+
+
+class Call(NamedTuple):
+    """A request as read: what to run, or the fault to answer with."""
+
+    id: Id
+    method: Method | None
+    arguments: list[Any]
+    fault: RpcError | None = None
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def parse_json(body: bytes) -> Json:
+    """The value in `body`. Raises: ParseError with the byte; InvalidRequest for a member that appears twice."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as fault:
+        raise ParseError(f"parse error at byte {fault.start}: not UTF-8") from None
+    try:
+        value: Json = _DECODER.decode(text)
+    except json.JSONDecodeError as fault:
+        at = len(text[: fault.pos].encode())
+        raise ParseError(f"parse error at byte {at}: {fault.msg}") from None
+    except RecursionError:
+        raise ParseError(f"nesting deeper than {DEPTH_MAX}") from None
+    _check_escapes(text)
+    _check_size(value, text)
+    return value
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidRequest(f"member {twice[:METHOD_CHARS_MAX]!r} appears twice")
+    return members
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > NUMBER_DIGITS_MAX:
+        raise ParseError(f"number longer than {NUMBER_DIGITS_MAX} digits")
+    return int(digits)
+
+
+def _parse_float(digits: str) -> float:
+    if len(digits) > NUMBER_DIGITS_MAX:
+        raise ParseError(f"number longer than {NUMBER_DIGITS_MAX} digits")
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ParseError(f"number {digits} is out of range")
+    return number
+
+
+def _refuse_constant(name: str) -> float:
+    raise ParseError(f"parse error: {name} is not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_members,
+    parse_int=_parse_int,
+    parse_float=_parse_float,
+    parse_constant=_refuse_constant,
+)
+
+# In valid JSON a backslash always starts an escape, so reading escape after escape from the left is exact.
+_ESCAPE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F])|.)"
+)
+
+
+def _check_escapes(text: str) -> None:
+    """Half of a surrogate pair is no character."""
+    if "\\u" not in text:
+        return
+    for escape in _ESCAPE.finditer(text):
+        if escape["lone"]:
+            at = len(text[: escape.start()].encode())
+            raise ParseError(f"parse error at byte {at}: lone surrogate")
+
+
+def _check_size(value: Json, text: str) -> None:
+    """Depth and number of values. A text with few brackets and commas needs no walk."""
+    brackets = text.count("[") + text.count("{")
+    if brackets <= DEPTH_MAX and brackets + text.count(",") < VALUES_MAX // 2:
+        return
+    level, depth, values = [value], 0, 0
+    while level:
+        values += len(level)
+        if values > VALUES_MAX:
+            raise ParseError(f"more than {VALUES_MAX:,} values")
+        containers = [item for item in level if isinstance(item, list | dict)]
+        depth += bool(containers)
+        if depth > DEPTH_MAX:
+            raise ParseError(f"nesting deeper than {DEPTH_MAX}")
+        level = [inner for item in containers for inner in _contents(item)]
+
+
+def _contents(container: list[Json] | dict[str, Json]) -> Iterator[Json]:
+    return iter(container if isinstance(container, list) else container.values())
+
+
+def read_call(item: Json, methods: Mapping[str, Method]) -> Call:
+    """One request. A fault of the envelope itself is answered with its id if that is readable, else with null."""
+    if not isinstance(item, dict):
+        return Call(None, None, [], InvalidRequest("expected an object"))
+    request_id: Id = item.get("id", NO_ID)
+    try:
+        _check_id(request_id)
+    except InvalidRequest as fault:
+        return Call(None, None, [], fault)
+    try:
+        name = _check_envelope(item)
+    except InvalidRequest as fault:
+        return Call(None if request_id is NO_ID else request_id, None, [], fault)
+    method = methods.get(name)
+    if method is None:
+        return Call(request_id, None, [], MethodNotFound(name))
+    try:
+        return Call(request_id, method, bind(method.params, item.get("params")))
+    except InvalidParams as fault:
+        return Call(request_id, method, [], fault)
+
+
+def _check_id(request_id: Id) -> None:
+    if isinstance(request_id, str) and len(request_id.encode()) > ID_BYTES_MAX:
+        raise InvalidRequest(f"id is longer than {ID_BYTES_MAX} bytes")
+    if isinstance(request_id, bool | float | list | dict):
+        raise InvalidRequest("id must be a string, an integer or null")
+
+
+def _check_envelope(item: dict[str, Json]) -> str:
+    """The method's name."""
+    if item.get("jsonrpc") != "2.0":
+        raise InvalidRequest('member jsonrpc must be "2.0"')
+    name = item.get("method")
+    if not isinstance(name, str) or not name:
+        raise InvalidRequest("member method must be a string")
+    if len(name) > METHOD_CHARS_MAX:
+        raise InvalidRequest(f"method is longer than {METHOD_CHARS_MAX} characters")
+    return name
+
+
+# --- answering -----------------------------------------------------------------------------------------------------
+
+
+class Dispatcher:
+    """Answers requests from the table of methods. The clock is monotonic, in seconds."""
+
+    def __init__(
+        self, methods: Mapping[str, Method], limits: EnvelopeLimits, clock: Callable[[], float]
+    ) -> None:
+        self._methods = methods
+        self._limits = limits
+        self._clock = clock
+
+    async def answer(self, body: bytes, caller: object) -> str | None:
+        """The reply's text; None when there is nothing to say. Never raises but for cancellation."""
+        try:
+            payload = parse_json(body)
+            if isinstance(payload, list):
+                return await self._answer_batch(payload, caller)
+            if not isinstance(payload, dict):
+                raise InvalidRequest("expected an object or an array")
+        except RpcError as fault:
+            return _reply(None, fault)
+        call = read_call(payload, self._methods)
+        reply = _reply(call.id, await _run(call, caller))
+        if reply is not None and len(reply) > self._limits.reply_bytes_max:
+            text = f"reply of {len(reply):,} bytes; limit {self._limits.reply_bytes_max:,}"
+            return _reply(call.id, Refused(text))
+        return reply
+
+    async def _answer_batch(self, items: list[Json], caller: object) -> str | None:
+        """Raises: InvalidRequest when the batch is empty or too long."""
+        if not items:
+            raise InvalidRequest("the batch is empty")
+        if len(items) > self._limits.batch_items_max:
+            raise InvalidRequest(f"batch of {len(items)}; limit {self._limits.batch_items_max}")
+        replies: list[str] = []
+        size, stopped = 0, None
+        deadline = self._clock() + self._limits.batch_s_max
+        turns = Turns()
+        for run in _runs([read_call(item, self._methods) for item in items]):
+            results = [stopped] * len(run) if stopped else await _run_together(run, caller)
+            for call, result in zip(run, results, strict=True):
+                reply = _reply(call.id, stopped or result)
+                if reply is None:
+                    continue
+                if not stopped and size + len(reply) > self._limits.reply_bytes_max:
+                    stopped = TryLater(f"batch stopped: reply limit {self._limits.reply_bytes_max:,} bytes")
+                    reply = _reply(call.id, stopped) or ""
+                size += len(reply)
+                replies.append(reply)
+            if not stopped and self._clock() > deadline:
+                stopped = TryLater(f"batch stopped: time limit {self._limits.batch_s_max:g} s")
+            await turns.pause()
+        return f"[{','.join(replies)}]" if replies else None
+
+
+def _runs(calls: Sequence[Call]) -> Iterator[Sequence[Call]]:
+    """The calls in order, with neighbours together where their method takes many at once."""
+    start = 0
+    for at in range(1, len(calls) + 1):
+        first = calls[start]
+        if (
+            at == len(calls)
+            or first.fault
+            or calls[at].fault
+            or calls[at].method is not first.method
+            or first.method is None
+            or first.method.many is None
+        ):
+            yield calls[start:at]
+            start = at
+
+
+async def _run_together(calls: Sequence[Call], caller: object) -> Sequence[Any]:
+    """A result or an RpcError for each."""
+    method = calls[0].method
+    if len(calls) == 1 or method is None or method.many is None:
+        return [await _run(call, caller) for call in calls]
+    try:
+        results = await method.many(caller, [call.arguments for call in calls])
+    except Exception as fault:  # noqa: BLE001  the root of a request: whatever it is, the client gets an answer
+        return [_as_error(fault, method.name)] * len(calls)
+    return [_as_error(r, method.name) if isinstance(r, Exception) else r for r in results]
+
+
+async def _run(call: Call, caller: object) -> Any:
+    """The result, or an RpcError."""
+    if call.fault is not None or call.method is None:
+        return call.fault
+    try:
+        result = call.method.function(caller, *call.arguments)
+        return await result if call.method.is_async else result
+    except Exception as fault:  # noqa: BLE001  the root of a request: whatever it is, the client gets an answer
+        return _as_error(fault, call.method.name)
+
+
+def _as_error(fault: Exception, method: str) -> RpcError:
+    """What the client is told. Nothing of an unexpected error but the number under which the log has it."""
+    if isinstance(fault, RpcError):
+        return fault
+    if isinstance(fault, InvalidTransaction | StatePruned):
+        return Refused(str(fault))
+    incident = secrets.token_hex(4)
+    _log.error("incident %s in %s", incident, method, exc_info=fault)
+    return InternalError(incident)
+
+
+def error_reply(request_id: Id, fault: RpcError) -> str | None:
+    """The reply that says this error; None to a notification."""
+    return _reply(request_id, fault)
+
+
+def _reply(request_id: Id, result: Any) -> str | None:
+    """The reply's text; None to a notification."""
+    if request_id is NO_ID:
+        return None
+    identity = dumps(request_id)
+    if isinstance(result, RpcError):
+        return f'{{"jsonrpc":"2.0","id":{identity},"error":{dumps(result.to_json())}}}'
+    text = result if type(result) is RawJson else dumps(result)
+    return f'{{"jsonrpc":"2.0","id":{identity},"result":{text}}}'

@@ -1,0 +1,60 @@
+"""The table of JSON-RPC methods: name, parameters, function. The table is the only dispatcher."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from rpc.params import Param
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method. `function` takes the caller and the parsed arguments; its docstring is the public description.
+
+    `many`, where there is one, takes the argument lists of several calls that stand together in a batch, and gives a
+    result or an exception for each.
+    """
+
+    name: str
+    params: tuple[Param, ...]
+    function: Callable[..., Any]
+    is_async: bool
+    many: Callable[..., Any] | None
+
+    @property
+    def description(self) -> str:
+        return inspect.getdoc(self.function) or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Methods by name."""
+
+    methods: dict[str, Method] = field(default_factory=dict)
+
+    def method(
+        self, name: str, *params: Param, many: Callable[..., Any] | None = None
+    ) -> Callable[[Handler], Handler]:
+        """Registers the decorated function."""
+
+        def register(function: Handler) -> Handler:
+            if name in self.methods:
+                raise ValueError(f"{name} is declared twice")
+            is_async = inspect.iscoroutinefunction(function)
+            self.methods[name] = Method(name, params, function, is_async, many)
+            return function
+
+        return register
+
+
+def join(*registries: Registry) -> Mapping[str, Method]:
+    """One table of several."""
+    joined: dict[str, Method] = {}
+    for registry in registries:
+        for name in registry.methods.keys() & joined.keys():
+            raise ValueError(f"{name} is declared twice")
+        joined.update(registry.methods)
+    return joined

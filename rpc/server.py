@@ -1,0 +1,412 @@
+"""The door: JSON-RPC over HTTP POST and WebSocket on one port, and the explorer's page.
+
+Every JSON-RPC answer is HTTP 200, errors too: some libraries lose the error otherwise. What is not JSON-RPC at all
+gets an HTTP status and one line of text. Browsers are let in by Host and Origin: a page from elsewhere may not talk to
+a node on its reader's machine. Each wait on a client has a deadline and each thing a client sends a limit.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Final
+
+from aiohttp import WSCloseCode, WSMsgType, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_exceptions import HTTPException
+
+from rpc.chain import Chain
+from rpc.ctt import CTT_METHODS
+from rpc.door import Caller, Door
+from rpc.errors import TryLater
+from rpc.eth import ETH
+from rpc.guard import Gate, Guarded
+from rpc.jsonrpc import Dispatcher, EnvelopeLimits, error_reply
+from rpc.methods import Method, join
+from rpc.subscriptions import Session, SubscriptionLimits
+
+METHODS: Final[Mapping[str, Method]] = join(ETH, CTT_METHODS)
+
+HOSTS_ALWAYS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+# Wallets that live in the browser send the origin of their extension, which no page can pretend to be.
+EXTENSION_SCHEMES: Final = ("chrome-extension://", "moz-extension://", "safari-web-extension://")
+
+_HOST: Final = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What clients may ask of the door; seconds, bytes and counts."""
+
+    connections_max: int = 512
+    connections_per_address_max: int = 32
+    headers_s: float = 5.0
+    body_s: float = 10.0
+    idle_s: float = 75.0
+    reply_s: float = 30.0
+    pong_s: float = 60.0
+    line_bytes_max: int = 8_190
+    headers_max: int = 64
+    uri_chars_max: int = 2_048
+    body_bytes_max: int = 1_048_576
+    replies_waiting_bytes_max: int = 256_000_000  # written to clients that do not read them, all together
+    socket_requests_max: int = 32  # at work at once for one WebSocket; more wait unread
+    envelope: EnvelopeLimits = field(default_factory=EnvelopeLimits)
+    subscriptions: SubscriptionLimits = field(default_factory=SubscriptionLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where the door is, and whom it knows. Port 0 takes a free one; "*" in `hosts` or `origins` allows all."""
+
+    host: str = "127.0.0.1"
+    port: int = 8545
+    hosts: frozenset[str] = frozenset()  # names in the Host header, besides the loopback's
+    origins: frozenset[str] = frozenset()  # of pages that may call, besides the node's own
+    limits: ServerLimits = field(default_factory=ServerLimits)
+
+
+class _NotServed(Exception):
+    """The request is answered with this HTTP status and the connection closed."""
+
+    def __init__(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.headers = headers or {}
+
+
+class _SocketEnded(Exception):
+    """The WebSocket is closed: whatever still works for it stops."""
+
+
+class RpcServer:
+    """One listening port. `start` and `stop` frame its life."""
+
+    def __init__(self, chain: Chain, config: ServerConfig) -> None:
+        loop = asyncio.get_running_loop()
+        self.config = config
+        self.door = Door(chain, loop.time)
+        self.gate = Gate(config.limits.connections_max, config.limits.connections_per_address_max)
+        self._dispatcher = Dispatcher(METHODS, config.limits.envelope, loop.time)
+        self._http = web.Server(self._handle)
+        self._listener: asyncio.Server | None = None
+        self._sockets: set[web.WebSocketResponse] = set()
+        self._replies_waiting_bytes = 0
+        self._page = (files("rpc") / "explorer" / "index.html").read_text(encoding="utf-8")
+
+    async def start(self) -> None:
+        """Raises: OSError when the address cannot be had."""
+        self._listener = await asyncio.get_running_loop().create_server(
+            self._connection, self.config.host, self.config.port
+        )
+        self.door.open()
+
+    async def stop(self) -> None:
+        """Takes no more connections, tells the WebSockets, ends what is left."""
+        if self._listener is not None:
+            self._listener.close()
+        self.door.close()
+        for socket in list(self._sockets):
+            await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the node stops")
+        await self._http.shutdown(timeout=1.0)
+        if self._listener is not None:
+            await self._listener.wait_closed()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on. Only between `start` and `stop`."""
+        if self._listener is None:
+            raise RuntimeError("the server is not started")
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        return f"http://{host}:{self.port}"
+
+    def _connection(self) -> Guarded:
+        limits = self.config.limits
+        return Guarded(
+            self._http,
+            self.gate,
+            headers_s=limits.headers_s,
+            message_s=limits.body_s,
+            idle_s=limits.idle_s,
+            line_bytes_max=limits.line_bytes_max,
+            headers_max=limits.headers_max,
+        )
+
+    # --- HTTP -----------------------------------------------------------------------------------------------------
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            allowed = self._check_request(request)
+            response = await self._route(request, allowed)
+        except _NotServed as reason:
+            response = web.Response(status=reason.status, text=reason.text + "\n", headers=reason.headers)
+            response.force_close()
+        if isinstance(response, web.Response):
+            await self._send(request, response)
+        return response
+
+    def _check_request(self, request: web.BaseRequest) -> dict[str, str]:
+        """Host, Origin and path. Gives the headers that let a page from an allowed origin read the answer."""
+        limits = self.config.limits
+        if len(request.raw_path) > limits.uri_chars_max:
+            raise _NotServed(
+                414, f"URI of {len(request.raw_path):,} characters; limit {limits.uri_chars_max:,}"
+            )
+        if request.method == hdrs.METH_CONNECT:
+            raise _NotServed(405, "use POST", {"Allow": "GET, HEAD, POST, OPTIONS"})
+        if not request.raw_path.startswith("/"):
+            raise _NotServed(400, "the request target must be a path")
+        host = self._check_host(request.headers.getall(hdrs.HOST, []))
+        return self._check_origin(request.headers.getall(hdrs.ORIGIN, []), host)
+
+    def _check_host(self, given: list[str]) -> str:
+        if len(given) != 1:
+            raise _NotServed(400, "one Host header is needed")
+        match = _HOST.fullmatch(given[0])
+        name = match["name"].lower() if match else ""
+        allowed = self.config.hosts
+        if not match or not (name in HOSTS_ALWAYS or name in allowed or "*" in allowed):
+            shown = given[0][:100]
+            raise _NotServed(403, f"host {shown!r} is not allowed; see rpc.hosts")
+        return given[0]
+
+    def _check_origin(self, given: list[str], host: str) -> dict[str, str]:
+        if not given:
+            return {}
+        origin, allowed = given[0], self.config.origins
+        is_own = origin in (f"http://{host}", f"https://{host}")
+        is_known = is_own or origin in allowed or "*" in allowed or origin.startswith(EXTENSION_SCHEMES)
+        if len(given) > 1 or not is_known:
+            raise _NotServed(403, f"origin {origin[:100]!r} is not allowed; see rpc.origins")
+        return {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin, hdrs.VARY: "Origin"}
+
+    async def _route(self, request: web.BaseRequest, allowed: dict[str, str]) -> web.StreamResponse:
+        if request.path not in ("/", "/health"):
+            raise _NotServed(404, "not found: JSON-RPC is at /")
+        if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
+            if request.path == "/" and request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
+                return await self._serve_socket(request)
+            return self._serve_page(request)
+        if request.method == hdrs.METH_OPTIONS:
+            return web.Response(status=204, headers={**allowed, **_PREFLIGHT})
+        if request.method == hdrs.METH_POST and request.path == "/":
+            return await self._serve_rpc(request, allowed)
+        raise _NotServed(405, "use POST", {"Allow": "GET, HEAD, POST, OPTIONS"})
+
+    def _serve_page(self, request: web.BaseRequest) -> web.Response:
+        """The explorer to a browser, one line of health to everyone else."""
+        if request.path == "/" and "text/html" in request.headers.get(hdrs.ACCEPT, ""):
+            return web.Response(text=self._page, content_type="text/html", headers=_PAGE_HEADERS)
+        chain = self.door.chain
+        state = "syncing" if chain.is_syncing() else "ok"
+        return web.Response(text=f"{state} height {chain.head.block.header.height}\n")
+
+    async def _serve_rpc(self, request: web.BaseRequest, allowed: dict[str, str]) -> web.Response:
+        body = await self._read_body(request)
+        protocol = request.protocol
+        client = protocol.address if isinstance(protocol, Guarded) else ""
+        reply = await self._answer(body, Caller(self.door, client))
+        if reply is None:
+            return web.Response(status=204, headers=allowed)
+        return web.Response(body=reply.encode(), content_type="application/json", headers=allowed)
+
+    async def _answer(self, body: bytes, caller: Caller) -> str | None:
+        if self._replies_waiting_bytes > self.config.limits.replies_waiting_bytes_max:
+            return error_reply(None, TryLater("overloaded: too many replies wait to be read"))
+        return await self._dispatcher.answer(body, caller)
+
+    async def _read_body(self, request: web.BaseRequest) -> bytes:
+        """Raises: _NotServed for what is no JSON body of bounded size, sent in time."""
+        limits = self.config.limits
+        if request.content_type != "application/json" or (request.charset or "utf-8").lower() != "utf-8":
+            raise _NotServed(415, "send application/json")
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+            raise _NotServed(415, "compressed bodies are not accepted")
+        if (request.content_length or 0) > limits.body_bytes_max:
+            raise _too_large(request.content_length or 0, limits.body_bytes_max)
+        if request.content.is_eof():
+            return request.content.read_nowait()
+        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            async with asyncio.timeout(limits.body_s):
+                return await _read_all(request, limits.body_bytes_max)
+        except TimeoutError:
+            raise _NotServed(408, f"body not received within {limits.body_s:g} s") from None
+        except (HttpProcessingError, web.RequestPayloadError):
+            raise _NotServed(400, "malformed body") from None
+
+    async def _send(self, request: web.BaseRequest, response: web.Response) -> None:
+        """Writes the response; a client that does not read it in time is cut off."""
+        size = len(response.body) if isinstance(response.body, bytes) else 0
+        self._replies_waiting_bytes += size
+        try:
+            async with asyncio.timeout(self.config.limits.reply_s):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            self._replies_waiting_bytes -= size
+
+    # --- WebSocket ------------------------------------------------------------------------------------------------
+
+    async def _serve_socket(self, request: web.BaseRequest) -> web.StreamResponse:
+        limits = self.config.limits
+        socket = web.WebSocketResponse(
+            max_msg_size=limits.body_bytes_max,
+            heartbeat=limits.pong_s * 2 / 3,  # a ping after this silence, the pong within half of it
+            autoping=False,
+            compress=False,
+            timeout=limits.body_s,
+        )
+        try:
+            await socket.prepare(request)
+        except HTTPException as refusal:
+            raise _NotServed(
+                426 if "version" in (refusal.text or "") else 400, refusal.text or "bad upgrade"
+            ) from None
+        session = self.door.subscriptions.open(limits.subscriptions)
+        self._sockets.add(socket)
+        try:
+            await _Socket(self, request, socket, session).run()
+        finally:
+            self._sockets.discard(socket)
+            self.door.subscriptions.close(session)
+        return socket
+
+
+class _Socket:
+    """One WebSocket at work: it reads requests, answers up to so many at once, and tells what is subscribed."""
+
+    def __init__(
+        self, server: RpcServer, request: web.BaseRequest, socket: web.WebSocketResponse, session: Session
+    ) -> None:
+        protocol = request.protocol
+        if not isinstance(protocol, Guarded):
+            raise TypeError("a WebSocket outside the guard")
+        self._server = server
+        self._limits = server.config.limits
+        self._guard = protocol
+        self._socket = socket
+        self._session = session
+        self._caller = Caller(server.door, protocol.address, session)
+        self._free = asyncio.Semaphore(self._limits.socket_requests_max)
+        self._one_reply = asyncio.Lock()
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._session.pump(self._send))
+                tasks.create_task(self._close_when_slow())
+                await self._read(tasks)
+                raise _SocketEnded
+        except* (_SocketEnded, ConnectionError, TimeoutError):
+            pass
+
+    async def _read(self, tasks: asyncio.TaskGroup) -> None:
+        """Until the client goes. While too many of its requests are at work, nothing more is read."""
+        while True:
+            await self._free.acquire()
+            body = await self._next_message()
+            if body is None:
+                return
+            tasks.create_task(self._answer(body))
+
+    async def _next_message(self) -> bytes | None:
+        self._guard.wait_for_message()
+        while True:
+            message = await self._socket.receive()
+            self._guard.message_came()
+            if message.type is WSMsgType.TEXT:
+                return str(message.data).encode()
+            if message.type is WSMsgType.BINARY:
+                return bytes(message.data)
+            if message.type is WSMsgType.PING:
+                await self._socket.pong(message.data)
+            elif message.type is not WSMsgType.PONG:
+                return None
+            self._guard.wait_for_message()
+
+    async def _answer(self, body: bytes) -> None:
+        try:
+            reply = await self._server._answer(body, self._caller)
+            if reply is not None:
+                async with self._one_reply:
+                    await self._send(reply)
+            self._session.activate()
+        finally:
+            self._free.release()
+
+    async def _send(self, text: str) -> None:
+        """Raises: ConnectionError; TimeoutError when the client takes nothing for too long."""
+        try:
+            async with asyncio.timeout(self._limits.reply_s):
+                await self._socket.send_str(text)
+        except TimeoutError:
+            self._cut_off()
+            raise
+
+    async def _close_when_slow(self) -> None:
+        """Raises: _SocketEnded."""
+        await self._session.slow.wait()
+        reason = self._session.slow_text.encode()
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                await self._socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=reason)
+        except TimeoutError:
+            self._cut_off()
+        raise _SocketEnded
+
+    def _cut_off(self) -> None:
+        if self._guard.transport is not None:
+            self._guard.transport.abort()
+
+
+async def _read_all(request: web.BaseRequest, bytes_max: int) -> bytes:
+    body = bytearray()
+    while chunk := await request.content.readany():
+        body += chunk
+        if len(body) > bytes_max:
+            raise _too_large(len(body), bytes_max)
+    return bytes(body)
+
+
+def _too_large(size: int, limit: int) -> _NotServed:
+    return _NotServed(413, f"body {size:,} bytes; limit {limit:,}")
+
+
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "POST, GET, OPTIONS",
+    "Access-Control-Allow-Headers": "content-type",
+    "Access-Control-Max-Age": "600",
+    "Allow": "GET, HEAD, POST, OPTIONS",
+}
+_PAGE_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
+        "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-cache",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@asynccontextmanager
+async def serve(chain: Chain, config: ServerConfig | None = None) -> AsyncIterator[RpcServer]:
+    """A started server, stopped on leaving."""
+    server = RpcServer(chain, config or ServerConfig())
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
