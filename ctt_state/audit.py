@@ -18,7 +18,7 @@ from ctt_state.records import (
     ShelfPage,
     Token,
 )
-from ctt_state.units import ZERO_ADDRESS, Address, Wei
+from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, Address, Wei
 
 
 class _Books(NamedTuple):
@@ -78,6 +78,11 @@ def _audit_supply(books: _Books, config: CttConfig | None, supply: CttSupply) ->
         yield f"the tokens hold {energy} Wh, the supply says {supply.energy_wh} Wh"
     if supply.refilled_wh - supply.covered_wh != supply.energy_wh:
         yield f"refilled {supply.refilled_wh} Wh - covered {supply.covered_wh} Wh is not {supply.energy_wh} Wh"
+    covered = sum(prosumer.covered_wh for prosumer in books.prosumers.values())
+    if covered != supply.covered_wh:
+        yield f"prosumers were covered {covered} Wh, the supply says {supply.covered_wh} Wh"
+    if config.max_supply * config.highest_capability_wh > UINT64_MAX:
+        yield f"{config.max_supply} tokens of {config.highest_capability_wh} Wh pass 64 bits"
     for token_id, token in books.tokens.items():
         if token.energy_wh > config.highest_capability_wh:
             yield f"token {token_id} holds {token.energy_wh} Wh, above {config.highest_capability_wh} Wh"
@@ -92,21 +97,30 @@ def _audit_shelves(books: _Books) -> Iterator[str]:
         slots[token.slot] = token_id
     for address in owned.keys() - books.prosumers.keys():
         yield f"0x{address.hex()} owns tokens, but has no shelf"
-    listed: dict[Address, dict[int, int]] = {}
-    for (address, page), ids in books.pages.items():
-        slots = listed.setdefault(address, {})
-        slots.update((page * PAGE_TOKENS + at, token_id) for at, token_id in enumerate(ids.token_ids))
+    shelves: dict[Address, dict[int, ShelfPage]] = {}  # owner -> page number -> page
+    for (address, number), page in books.pages.items():
+        shelves.setdefault(address, {})[number] = page
     for address, prosumer in books.prosumers.items():
         slots = owned.get(address, {})
-        if slots != listed.get(address, {}) or sorted(slots) != list(range(prosumer.tokens)):
+        agree = sorted(slots) == list(range(prosumer.tokens)) and shelves.get(address, {}) == _pages_of(slots)
+        if not agree:
             yield f"shelf of 0x{address.hex()}: pages, tokens and the count {prosumer.tokens} do not agree"
         else:
             yield from _audit_regions(books, address, prosumer, slots)
-    for address in listed.keys() - books.prosumers.keys():
+    for address in shelves.keys() - books.prosumers.keys():
         yield f"0x{address.hex()} has shelf pages, but no shelf"
 
 
-def _audit_regions(books: _Books, address: Address, prosumer: Prosumer, slots: dict[int, int]) -> Iterator[str]:
+def _pages_of(slots: dict[int, int]) -> dict[int, ShelfPage]:
+    """The pages of a shelf without gaps."""
+    ids = tuple(slots[slot] for slot in range(len(slots)))
+    starts = range(0, len(ids), PAGE_TOKENS)
+    return {start // PAGE_TOKENS: ShelfPage(ids[start : start + PAGE_TOKENS]) for start in starts}
+
+
+def _audit_regions(
+    books: _Books, address: Address, prosumer: Prosumer, slots: dict[int, int]
+) -> Iterator[str]:
     energy = {region: 0 for region in Region}
     for slot, token_id in slots.items():
         token, region = books.tokens[token_id], region_of(prosumer, slot)

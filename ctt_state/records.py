@@ -109,11 +109,13 @@ class CttSupply(NamedTuple):
         return b"\x03"
 
     def encode(self) -> bytes:
-        return _pack(self)
+        # What was ever stored sums over all owners, each of whom may reach 64 bits.
+        return _pack((*self[:2], _wide(self.refilled_wh), _wide(self.covered_wh)))
 
     @classmethod
     def decode(cls, data: bytes) -> "CttSupply":
-        return cls(*_unpack(data))
+        last_token_id, energy, refilled, covered = _unpack(data)
+        return cls(last_token_id, energy, Wh(_narrow(refilled)), Wh(_narrow(covered)))
 
 
 class Token(NamedTuple):

@@ -2,7 +2,7 @@
 
 The order is fixed: checks that keep a transaction out of a block, then nonce and fee, then the body. A body that
 reverts leaves only the nonce, the fee and a failed receipt. A transaction to a module's address calls it; to any
-other it moves value. The flat 21,000 gas pay for the records of sender, recipient and fee receiver.
+other it moves value. The flat 21,000 gas pay for the accounts of sender and recipient, and for crediting the fee.
 """
 
 from typing import NamedTuple
@@ -66,7 +66,9 @@ def check_affordable(account: Account, signed: Signed, chain: ChainParameters) -
         raise InsufficientFunds(have_wei=account.balance, want_wei=want)
 
 
-def apply_transaction(overlay: Overlay, signed: Signed, block: BlockContext, chain: ChainParameters) -> Receipt:
+def apply_transaction(
+    overlay: Overlay, signed: Signed, block: BlockContext, chain: ChainParameters
+) -> Receipt:
     """Applies one transaction to the block's overlay and gives its receipt.
 
     Raises: InvalidTransaction (see `check_transaction`); the overlay is then as before.
@@ -132,6 +134,7 @@ def _run(
             credit(view, to, value)
         module = MODULES.get(to)
         if module is not None:
+            view.prepay(Account.key(sender), Account.key(to))
             output = Call(view, sender, to, value, block, chain).run(module, data)
     except Revert as revert:
         view.revert(checkpoint)

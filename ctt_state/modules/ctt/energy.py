@@ -15,8 +15,8 @@ from ctt_state.modules.ctt.module import (
     EnergyRefilled,
     ImplausibleReading,
     InvalidAmount,
-    MeterNotCertified,
     MetadataUpdate,
+    MeterNotCertified,
     NotConcentrator,
     NotConfirmedMeter,
     NotRegistered,
@@ -33,7 +33,7 @@ from ctt_state.units import MS_PER_HOUR, UINT64_MAX, ZERO_ADDRESS, Address, Ms, 
 from ctt_state.view import OutOfGas
 
 CLOCK_AHEAD_MAX_MS: Final = 60_000  # of a reading against its block
-TOKENS_PER_READING_MAX: Final = 256  # charged or drained by one reading; what is left over counts as not stored
+TOKENS_PER_READING_MAX: Final = 256  # charged or drained by one reading
 
 
 class Shelf(NamedTuple):
@@ -83,7 +83,8 @@ def report(
     covered. A lost reading is made up by the next, a repeated one reverts and so does no harm.
 
     Raises: NotRegistered, NotConfirmedMeter, MeterNotCertified, InvalidAmount, ReadingNotNewer, ReadingInFuture,
-    RegisterRanBackwards, ImplausibleReading, in that order; import before export.
+    RegisterRanBackwards, ImplausibleReading, InvalidAmount for the prosumer's totals, in that order; import before
+    export.
     """
     owner, meter = _check_meter(call, prosumer)
     key = Reading.key(call.sender, prosumer)

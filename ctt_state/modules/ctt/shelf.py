@@ -111,7 +111,9 @@ def _with(owner: Prosumer, region: Region, count: int, energy_wh: Wh) -> Prosume
     if region is Region.FULL:
         return owner._replace(full=owner.full + count, full_wh=Wh(owner.full_wh + count * energy_wh))
     if region is Region.PARTIAL:
-        return owner._replace(partial=owner.partial + count, partial_wh=Wh(owner.partial_wh + count * energy_wh))
+        return owner._replace(
+            partial=owner.partial + count, partial_wh=Wh(owner.partial_wh + count * energy_wh)
+        )
     if region is Region.EMPTY:
         return owner._replace(empty=owner.empty + count)
     return owner._replace(on_sale=owner.on_sale + count)
