@@ -92,8 +92,8 @@ class CttConfig(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> "CttConfig":
-        *fields, price = _unpack(data)
-        return cls(*fields, Wei(_narrow(price)))
+        fields = _unpack(data)
+        return cls(*fields[:7], Wei(_narrow(fields[7])))
 
 
 class CttSupply(NamedTuple):

@@ -238,8 +238,8 @@ def _consume(call: Call, prosumer: Address, owner: Prosumer, amount: Wh) -> Wh:
 def _charge(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
     """Fills the token behind the full ones until the amount or the room is used up. Moves borders, not tokens."""
     full, partial, empty = owner.full, owner.partial, owner.empty
-    full_wh, partial_wh, capability = owner.full_wh, owner.partial_wh, owner.capability_wh
-    left = amount
+    full_wh, partial_wh, capability = int(owner.full_wh), int(owner.partial_wh), owner.capability_wh
+    left = int(amount)
     for _ in range(TOKENS_PER_READING_MAX):
         if not left or not partial + empty:
             break
@@ -249,7 +249,7 @@ def _charge(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
         if not partial:
             partial, empty = 1, empty - 1
         room = min(left, max(capability - token.energy_wh, 0))
-        energy = token.energy_wh + room
+        energy = Wh(token.energy_wh + room)
         if room:
             left -= room
             partial_wh += room
@@ -267,8 +267,8 @@ def _charge(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
 def _drain(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
     """Empties the token before the empty ones until the amount or the energy is used up. Moves borders, not tokens."""
     full, partial, empty = owner.full, owner.partial, owner.empty
-    full_wh, partial_wh = owner.full_wh, owner.partial_wh
-    left = amount
+    full_wh, partial_wh = int(owner.full_wh), int(owner.partial_wh)
+    left = int(amount)
     for _ in range(TOKENS_PER_READING_MAX):
         if not left or not full + partial:
             break
@@ -279,7 +279,7 @@ def _drain(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
             full, partial = full - 1, 1
             full_wh, partial_wh = full_wh - token.energy_wh, partial_wh + token.energy_wh
         taken = min(left, token.energy_wh)
-        energy = token.energy_wh - taken
+        energy = Wh(token.energy_wh - taken)
         left -= taken
         partial_wh -= taken
         call.put(key, token._replace(energy_wh=energy))
