@@ -10,7 +10,7 @@ outside the data and short data are refused; extra trailing bytes are not.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ctt_state.crypto import keccak
@@ -53,18 +53,15 @@ class Type:
     size: int = 0  # bits of a uint, bytes of a fixed
     parts: tuple["Param", ...] = ()  # of a tuple; of an array its one item
 
-    @property
-    def is_dynamic(self) -> bool:
-        return self.kind in ("bytes", "string", "array") or (
-            self.kind == "tuple" and any(part.type.is_dynamic for part in self.parts)
-        )
+    is_dynamic: bool = field(init=False)
+    head_bytes: int = field(init=False)  # of the enclosing head: its words, or the one word of its offset
 
-    @property
-    def head_bytes(self) -> int:
-        """How much of the enclosing head it takes: its words, or the one word of its offset."""
-        if self.kind == "tuple" and not self.is_dynamic:
-            return sum(part.type.head_bytes for part in self.parts)
-        return WORD
+    def __post_init__(self) -> None:
+        """Computed once: decoding asks for both at every item of an array."""
+        is_dynamic = self.kind in ("bytes", "string", "array") or any(p.type.is_dynamic for p in self.parts)
+        is_flat = self.kind == "tuple" and not is_dynamic
+        object.__setattr__(self, "is_dynamic", is_dynamic)
+        object.__setattr__(self, "head_bytes", sum(p.type.head_bytes for p in self.parts) if is_flat else WORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +247,20 @@ def _parse_declaration(text: str) -> tuple[str, tuple[Param, ...], str]:
     """Name, parameters and what follows the closing bracket."""
     name, _, rest = text.partition("(")
     depth, end = 1, 0
-    for end, char in enumerate(rest):  # noqa: B007  the position is the result
+    for end, char in enumerate(rest):
         depth += (char == "(") - (char == ")")
         if depth == 0:
             break
     return name, parse_params(rest[:end]), rest[end + 1 :].strip()
+
+
+def _check_bounded(inputs: Iterable[Param]) -> None:
+    """No input may be an array of dynamic items: all their offsets may point at the same long data, so that little
+    calldata would make much work. So decoding costs at most the calldata's length a time for each input."""
+    for param in inputs:
+        if param.type.kind == "array" and param.type.parts[0].type.is_dynamic:
+            raise ValueError(f"{param.type.text} would take unbounded time to decode")
+        _check_bounded(param.type.parts)
 
 
 class Emission(NamedTuple):
@@ -364,6 +370,7 @@ class Module:
     def function(self, declaration: str) -> Callable[[Handler], Handler]:
         """Registers the decorated function for `name(inputs) [view|payable] [returns (outputs)]`."""
         name, inputs, rest = _parse_declaration(declaration)
+        _check_bounded(inputs)
         head, _, returns = rest.partition("returns")
         outputs = parse_params(returns.strip()[1:-1]) if returns else ()
 
