@@ -471,3 +471,17 @@ def test_no_history_breaks_shelves_energy_or_money(history: list[tuple[Address, 
     for person, step in history:
         run_step(world, person, step)
         check_invariants(world)
+
+
+def test_what_was_ever_stored_may_pass_64_bits() -> None:
+    """One owner's totals fit them; a token that goes from hand to hand adds up."""
+    world = World(max_supply=1, capability_wh=UINT64_MAX)
+    world.give_tokens(ALICE)
+    world.charge(ALICE, UINT64_MAX)
+    world.done(world.get(b"\x05" + ALICE).meter, "consume(uint256,address)", UINT64_MAX, ALICE)
+    world.done(ALICE, TRANSFER, ALICE, BOB, 1)
+
+    world.charge(BOB, UINT64_MAX)
+
+    assert world.call("totalEnergy()") == UINT64_MAX
+    check_invariants(world)
