@@ -104,7 +104,7 @@ class Place(NamedTuple):
     """Where a transaction stands in the chain."""
 
     height: Height
-    index: int
+    index: int  # type: ignore[assignment]  # of no use as a tuple's search
 
 
 class BlockContext(NamedTuple):

@@ -92,8 +92,8 @@ class CttConfig(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> "CttConfig":
-        fields = _unpack(data)
-        return cls(*fields[:7], Wei(_narrow(fields[7])))
+        name, symbol, admin, next_admin, supply, capability, highest, price = _unpack(data)
+        return cls(name, symbol, admin, next_admin, supply, capability, highest, Wei(_narrow(price)))
 
 
 class CttSupply(NamedTuple):
