@@ -56,11 +56,11 @@ def genesis_nodes() -> Iterator[tuple[bytes, bytes]]:
     return ((b"path%05d" % number, make_bytes("path", number, 200)) for number in range(GENESIS_RECORDS))
 
 
-def create_chain(directory: Path) -> None:
+def create_chain(directory: Path, block_bytes: int = 600) -> None:
     with Store.create(directory, DOCUMENT, GENESIS_HASH) as creation:
         creation.load_state(genesis_records())
         creation.load_nodes(genesis_nodes())
-        creation.finish(make_write(0))
+        creation.finish(make_write(0, block_bytes))
 
 
 def open_chain(directory: Path) -> Store:
@@ -75,7 +75,7 @@ def commit_blocks(store: Store, count: int, block_bytes: int = 600) -> None:
 
 def make_chain(directory: Path, blocks: int, block_bytes: int = 600) -> Store:
     """A new chain with this many blocks over genesis, open."""
-    create_chain(directory)
+    create_chain(directory, block_bytes)
     store = open_chain(directory)
     commit_blocks(store, blocks, block_bytes)
     return store
