@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
@@ -136,6 +136,7 @@ class Guarded(RequestHandler):
         else:
             _log.error("HTTP request failed", exc_info=exc)
             response = web.Response(status=500, text="internal error\n")
+        response.headers[hdrs.SERVER] = "ctt"
         response.force_close()
         return response
 

@@ -149,6 +149,7 @@ class RpcServer:
             response = web.Response(status=reason.status, text=reason.text + "\n", headers=reason.headers)
             response.force_close()
         if isinstance(response, web.Response):
+            response.headers[hdrs.SERVER] = "ctt"
             await self._send(request, response)
         return response
 
