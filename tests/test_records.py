@@ -1,0 +1,175 @@
+"""Records: keys that never meet, canonical bytes that come back (B-1)."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgpack  # type: ignore[import-untyped]  # has no annotations
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctt_state.records import (
+    PAGE_TOKENS,
+    ROLE_OPERATOR,
+    ROLE_TREASURER,
+    Account,
+    Approval,
+    CttConfig,
+    CttSupply,
+    Meter,
+    Prosumer,
+    Reading,
+    Record,
+    Role,
+    ShelfPage,
+    Token,
+    decode_record,
+)
+from ctt_state.units import UINT64_MAX, UINT256_MAX, ZERO_ADDRESS, Address, Ms, TokenId, Watt, Wei, Wh
+
+ALICE = Address(b"a" * 20)
+BOB = Address(b"b" * 20)
+
+addresses = st.binary(min_size=20, max_size=20).map(Address) | st.just(ZERO_ADDRESS)
+uint64 = st.integers(0, UINT64_MAX) | st.sampled_from((0, 127, 128, 255, 256, 2**32, UINT64_MAX))
+wide = st.integers(0, UINT256_MAX) | st.sampled_from(
+    (0, 1, 255, 256, UINT64_MAX, UINT64_MAX + 1, UINT256_MAX)
+)
+energies = uint64.map(Wh)
+prices = wide.map(Wei)
+ids = st.integers(1, UINT64_MAX).map(TokenId)
+
+records: Final[Mapping[bytes, st.SearchStrategy[Record]]] = {
+    Account.key(ALICE): st.builds(Account, uint64, prices),
+    CttConfig.key(): st.builds(
+        CttConfig,
+        st.text(max_size=64),
+        st.text(max_size=64),
+        addresses,
+        addresses,
+        uint64,
+        energies,
+        energies,
+        prices,
+    ),
+    CttSupply.key(): st.builds(CttSupply, uint64, energies, wide.map(Wh), wide.map(Wh)),
+    Token.key(TokenId(1)): st.builds(
+        Token, addresses, uint64, energies, st.booleans(), prices, prices, addresses, uint64
+    ),
+    Prosumer.key(ALICE): st.builds(
+        Prosumer, addresses, st.booleans(), uint64, uint64, uint64, uint64, *[energies] * 7
+    ),
+    ShelfPage.key(ALICE, 0): st.builds(ShelfPage, st.lists(ids, min_size=1, max_size=PAGE_TOKENS).map(tuple)),
+    Approval.key(ALICE, BOB): st.just(Approval()),
+    Meter.key(ALICE): st.builds(
+        Meter, addresses, st.integers(0, 5), uint64.map(Watt), st.booleans(), st.booleans(), addresses
+    ),
+    Reading.key(ALICE, BOB): st.builds(
+        Reading, uint64.map(Ms), energies, energies, uint64.map(Ms), uint64.map(Ms)
+    ),
+    Role.key(ROLE_OPERATOR, ALICE): st.just(Role()),
+}
+keyed = st.sampled_from(sorted(records)).flatmap(lambda key: st.tuples(st.just(key), records[key]))
+
+
+@given(keyed=keyed)
+def test_a_record_comes_back_from_its_bytes(keyed: tuple[bytes, Record]) -> None:
+    """B-1: with its own type, and bytes that are the same again."""
+    key, record = keyed
+    data = record.encode()
+
+    again = decode_record(key, data)
+
+    assert again == record
+    assert type(again) is type(record)
+    assert again.encode() == data
+
+
+@given(keyed=keyed)
+def test_bytes_are_the_msgpack_array_of_the_fields(keyed: tuple[bytes, Record]) -> None:
+    """B-1: as many items as fields, integers as short as msgpack and big-endian allow."""
+    _, record = keyed
+    data = record.encode()
+    items = msgpack.unpackb(data, use_list=False)
+
+    assert msgpack.packb(items) == data
+    fields = record.token_ids if isinstance(record, ShelfPage) else getattr(record, "_fields", ())
+    assert len(items) == len(fields)
+    assert not any(item[:1] == b"\0" and len(item) != 20 for item in items if isinstance(item, bytes))
+
+
+@pytest.mark.parametrize(
+    ("number", "data"),
+    [
+        (0, b""),
+        (1, b"\x01"),
+        (255, b"\xff"),
+        (256, b"\x01\x00"),
+        (UINT64_MAX + 1, b"\x01" + bytes(8)),
+        (UINT256_MAX, b"\xff" * 32),
+    ],
+)
+def test_a_wide_integer_is_minimal_big_endian(number: int, data: bytes) -> None:
+    assert msgpack.unpackb(Account(7, Wei(number)).encode()) == [7, data]
+
+
+@pytest.mark.parametrize("number", [0, 127, 128, UINT64_MAX])
+def test_all_time_energy_may_pass_64_bits(number: int) -> None:
+    supply = CttSupply(number, Wh(number), Wh(number << 64), Wh(number << 64))
+
+    assert CttSupply.decode(supply.encode()) == supply
+
+
+def test_nobody_is_written_as_nothing() -> None:
+    """A token without approval and a prosumer without a meter take a byte for it, not 21."""
+    assert len(Token(ALICE, 0).encode()) == len(Token(ALICE, 0, approved=BOB).encode()) - 20
+    assert len(Prosumer().encode()) == len(Prosumer(meter=BOB).encode()) - 20
+
+
+KEYS = [
+    *records,
+    Account.key(BOB),
+    Token.key(TokenId(2)),
+    Token.key(TokenId(UINT64_MAX)),
+    Prosumer.key(BOB),
+    ShelfPage.key(ALICE, 1),
+    ShelfPage.key(BOB, 0),
+    Approval.key(BOB, ALICE),
+    Meter.key(BOB),
+    Reading.key(BOB, ALICE),
+    Role.key(ROLE_TREASURER, ALICE),
+    Role.key(ROLE_OPERATOR, BOB),
+]
+
+
+def test_no_two_records_share_a_key() -> None:
+    assert len(set(KEYS)) == len(KEYS)
+
+
+def test_no_key_begins_another() -> None:
+    """So that a range of keys of one kind holds whole records of this kind only."""
+    assert not [(a, b) for a in KEYS for b in KEYS if a != b and b.startswith(a)]
+
+
+def test_keys_say_the_kind_then_the_name() -> None:
+    assert Account.key(ALICE) == b"\x01" + ALICE
+    assert Token.key(TokenId(258)) == b"\x04" + bytes(6) + b"\x01\x02"
+    assert ShelfPage.key(ALICE, 3) == b"\x06" + ALICE + bytes(7) + b"\x03"
+    assert Reading.key(ALICE, BOB) == b"\x09" + ALICE + BOB
+    assert Role.key(ROLE_TREASURER, BOB) == b"\x0a\x02" + BOB
+
+
+def test_an_unknown_kind_is_no_record() -> None:
+    with pytest.raises(KeyError):
+        decode_record(b"\xff", b"\x90")
+
+
+def test_a_selling_price_counts_the_energy() -> None:
+    """S-9: token price + energy x energy price."""
+    token = Token(ALICE, 0, Wh(10_000), token_price_wei=Wei(7), energy_price_wei_per_wh=Wei(3))
+
+    assert token.selling_price_wei == 30_007
+
+
+def test_a_prosumers_tokens_are_those_of_all_regions() -> None:
+    assert Prosumer(full=1, partial=20, empty=300, on_sale=4_000).tokens == 4_321
