@@ -108,6 +108,10 @@ class Guarded(RequestHandler):
         if self._messages or self._current_request is not None:
             self._stop()
 
+    def head_came(self) -> None:
+        """A request is being handled. Its body may have come in before that was known, and started the time."""
+        self._stop()
+
     def wait_for_message(self) -> None:
         """From the first byte of the next WebSocket message on, its time runs, until `message_came`."""
         self._waits_for_message = True

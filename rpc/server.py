@@ -142,6 +142,7 @@ class RpcServer:
     # --- HTTP -----------------------------------------------------------------------------------------------------
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        _guard_of(request).head_came()
         try:
             allowed = self._check_request(request)
             response = await self._route(request, allowed)
@@ -211,9 +212,7 @@ class RpcServer:
 
     async def _serve_rpc(self, request: web.BaseRequest, allowed: dict[str, str]) -> web.Response:
         body = await self._read_body(request)
-        protocol = request.protocol
-        client = protocol.address if isinstance(protocol, Guarded) else ""
-        reply = await self._answer(body, Caller(self.door, client))
+        reply = await self._answer(body, Caller(self.door, _guard_of(request).address))
         if reply is None:
             return web.Response(status=204, headers=allowed)
         return web.Response(body=reply.encode(), content_type="application/json", headers=allowed)
@@ -291,15 +290,12 @@ class _Socket:
     def __init__(
         self, server: RpcServer, request: web.BaseRequest, socket: web.WebSocketResponse, session: Session
     ) -> None:
-        protocol = request.protocol
-        if not isinstance(protocol, Guarded):
-            raise TypeError("a WebSocket outside the guard")
         self._server = server
         self._limits = server.config.limits
-        self._guard = protocol
+        self._guard = _guard_of(request)
         self._socket = socket
         self._session = session
-        self._caller = Caller(server.door, protocol.address, session)
+        self._caller = Caller(server.door, self._guard.address, session)
         self._free = asyncio.Semaphore(self._limits.socket_requests_max)
         self._one_reply = asyncio.Lock()
 
@@ -370,6 +366,12 @@ class _Socket:
     def _cut_off(self) -> None:
         if self._guard.transport is not None:
             self._guard.transport.abort()
+
+
+def _guard_of(request: web.BaseRequest) -> Guarded:
+    if not isinstance(request.protocol, Guarded):
+        raise TypeError("a connection outside the guard")
+    return request.protocol
 
 
 async def _read_all(request: web.BaseRequest, bytes_max: int) -> bytes:

@@ -63,6 +63,7 @@ class Session:
         self._announced: dict[str, Subscription] = {}
         self._pending: asyncio.Queue[str] = asyncio.Queue(limits.pending_waiting_max)
         self._wake = asyncio.Event()
+        self.hears_pending = False
         self.slow = asyncio.Event()
 
     def __len__(self) -> int:
@@ -89,6 +90,7 @@ class Session:
 
     def unsubscribe(self, identity: str) -> bool:
         found = self._active.pop(identity, None) or self._announced.pop(identity, None)
+        self._look_for_pending()
         return found is not None
 
     def activate(self) -> None:
@@ -96,7 +98,11 @@ class Session:
         if self._announced:
             self._active.update(self._announced)
             self._announced.clear()
+            self._look_for_pending()
             self._wake.set()
+
+    def _look_for_pending(self) -> None:
+        self.hears_pending = any(s.kind is SubscriptionKind.PENDING for s in self._active.values())
 
     def on_final(self, height: int) -> None:
         if not self._active:
@@ -170,7 +176,8 @@ class Subscriptions:
             session.on_final(final.block.header.height)
 
     def on_pending(self, signed: Signed) -> None:
-        if self._sessions:
+        hearing = [session for session in self._sessions if session.hears_pending]
+        if hearing:
             short = hex_text(signed.transaction.hash)
-            for session in self._sessions:
+            for session in hearing:
                 session.on_pending(signed, short)

@@ -209,7 +209,9 @@ class RpcWorld:
 
     def sign(self, key: bytes, to: bytes, *, data: bytes = b"", **fields: Any) -> bytes:
         """A transaction with the next nonce."""
-        fields = {"nonce": self.pending_nonce(address_of(key)), "gas_limit": 1_000_000, **fields}
+        price = self.parameters.minimum_gas_price_wei
+        defaults = {"nonce": self.pending_nonce(address_of(key)), "gas_limit": 1_000_000}
+        fields = {**defaults, "gas_price": price, "max_fee": price, **fields}
         return sign_transaction(key, chain_id=CHAIN_ID, to=to, data=data, **fields)
 
     def sign_call(self, key: bytes, signature: str, *arguments: Any, **fields: Any) -> bytes:

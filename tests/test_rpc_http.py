@@ -104,7 +104,7 @@ async def test_pipelined_requests_are_answered_in_order(node: Served) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", node.server.port)
     for number in range(200):
         writer.write(post(b'{"jsonrpc":"2.0","id":%d,"method":"eth_chainId"}' % number))
-    said, ids = b"", []
+    said, ids = b"", list[int]()
     async with asyncio.timeout(10):
         while len(ids) < 200:
             said += await reader.read(65_536)
