@@ -23,6 +23,6 @@ class Exit(IntEnum):
 class Failure(Exception):
     """An expected failure: what is wrong, where, and what to do, in one line."""
 
-    def __init__(self, code: Exit, text: str) -> None:
+    def __init__(self, code: Exit | int, text: str) -> None:
         super().__init__(text)
         self.exit_code = code

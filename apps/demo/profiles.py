@@ -9,7 +9,7 @@ from typing import Final
 QUARTERS_A_DAY: Final = 96
 PROFILE_KWH_A_YEAR: Final = 1_000_000
 
-HOUSEHOLD_WH: Final = (
+HOUSEHOLD_WH: Final[tuple[int, ...]] = (
     24_566, 23_272, 22_285, 21_359, 20_683, 19_963, 19_347, 18_946, 18_670, 18_489, 18_314, 18_186,
     18_206, 18_126, 18_170, 18_153, 18_528, 18_632, 18_853, 19_045, 20_067, 20_371, 21_471, 22_314,
     24_353, 25_720, 26_764, 27_425, 28_003, 28_186, 27_927, 27_396, 27_053, 26_902, 26_620, 26_389,
@@ -20,7 +20,7 @@ HOUSEHOLD_WH: Final = (
     39_921, 38_973, 38_531, 38_663, 38_607, 37_262, 35_618, 33_694, 31_706, 29_771, 28_195, 26_662,
 )
 
-HOUSEHOLD_WITH_PV_WH: Final = (
+HOUSEHOLD_WITH_PV_WH: Final[tuple[int, ...]] = (
     25_140, 23_933, 23_034, 23_625, 23_073, 22_456, 22_812, 22_061, 23_328, 22_235, 22_235, 21_893,
     22_513, 21_939, 21_148, 21_360, 22_635, 22_571, 23_761, 23_292, 26_222, 23_793, 22_078, 20_438,
     19_156, 18_005, 18_299, 16_809, 15_047, 13_255, 12_603, 12_350, 11_310, 10_409, 9_817, 8_833,
@@ -35,7 +35,7 @@ HOUSEHOLD_WITH_PV_WH: Final = (
 _NIGHT: Final = slice(0, 16)
 _DAYLIGHT: Final = range(20, 86)  # 05:00 to 21:30
 _NIGHT_RATIO: Final = sum(HOUSEHOLD_WH[_NIGHT]) / sum(HOUSEHOLD_WITH_PV_WH[_NIGHT])
-SUN: Final = tuple(
+SUN: Final[tuple[float, ...]] = tuple(
     max(0.0, plain - with_pv * _NIGHT_RATIO) if quarter in _DAYLIGHT else 0.0
     for quarter, (plain, with_pv) in enumerate(zip(HOUSEHOLD_WH, HOUSEHOLD_WITH_PV_WH, strict=True))
 )

@@ -57,7 +57,7 @@ class Home:
 class News:
     """What the street has done so far, for the screen."""
 
-    quarter: int = 0
+    quarter: int = 24  # the day begins at 06:00
     sent: int = 0
     failed: int = 0
     sales: int = 0

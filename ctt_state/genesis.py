@@ -1,0 +1,272 @@
+"""The first state: what every node of a network agrees on before the first block (docs/GENESIS.md).
+
+The genesis hash is SHA-256 of the document's canonical JSON; votes, peers and headers carry it, so nodes of different
+networks cannot mix.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from ctt_state.block import HEADER_VERSION, NO_EVIDENCE_ROOT, Block, Header, merkle_root
+from ctt_state.crypto import InvalidKey, address_of, address_of_public_key, public_key, sha256
+from ctt_state.document import Field, MalformedJson, canonical_json, parse_json
+from ctt_state.errors import InvalidGenesis
+from ctt_state.modules.call import ChainParameters
+from ctt_state.preload import Preload, preload_records, read_preload
+from ctt_state.records import (
+    ROLE_OPERATOR,
+    ROLE_TREASURER,
+    Account,
+    CttConfig,
+    CttSupply,
+    Record,
+    Role,
+)
+from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, ZERO_HASH, Address, Gas, Hash, Height, Ms, Wei, Wh, hex_of
+
+VALIDATORS_MAX: Final = 100
+EARLIEST_MS: Final = 1_577_836_800_000  # 2020-01-01
+LATEST_MS: Final = 4_102_444_800_000  # 2100-01-01
+BLOCK_GAS_MIN: Final = 1_000_000
+BLOCK_GAS_MAX: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """A member of the first validator set. `operator` says who runs it."""
+
+    name: str
+    address: Address
+    consensus_key: bytes  # compressed, 33 bytes
+    peer: str  # host:port
+    operator: str
+
+
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    """A checked genesis document."""
+
+    document: Any
+    hash: Hash
+    parameters: ChainParameters
+    time_ms: Ms
+    epoch_blocks: int
+    validators: tuple[Validator, ...]  # in the order of the set: by consensus key
+    balances: dict[Address, Wei]
+    operators: tuple[Address, ...]
+    treasurers: tuple[Address, ...]
+    config: CttConfig | None
+    preload: Preload
+
+    @property
+    def issued_wei(self) -> Wei:
+        """All the currency there is at the start."""
+        return Wei(sum(self.balances.values()))
+
+
+def load_genesis(text: bytes) -> Genesis:
+    """The document, checked whole. Raises: InvalidGenesis with every fault."""
+    try:
+        document = parse_json(text)
+    except MalformedJson as fault:
+        raise InvalidGenesis([("$", str(fault))]) from None
+    root = Field(document)
+    genesis = _read(root)
+    if root.faults:
+        raise InvalidGenesis(root.faults)
+    return genesis
+
+
+def _read(root: Field) -> Genesis:
+    part = root.members(
+        ("chainId", "timestampMs", "blockGasLimit", "admin", "accounts", "validators"),
+        {
+            "name": "crypto-trading",
+            "development": False,
+            "blockPeriodMs": 333,
+            "epochBlocks": 900,
+            "minimumGasPriceWei": 0,
+            "feeReceiver": None,
+            "operators": [],
+            "treasurers": [],
+            "ctt": None,
+            "preload": {},
+        },
+    )
+    part["name"].text()
+    development = part["development"].boolean()
+    admin = part["admin"].address()
+    genesis_hash = Hash(sha256(canonical_json(root.value)))
+    parameters = ChainParameters(
+        chain_id=part["chainId"].integer(1),
+        genesis_hash=genesis_hash,
+        block_period_ms=Ms(part["blockPeriodMs"].integer(50, 60_000)),
+        block_gas_limit=Gas(part["blockGasLimit"].integer(BLOCK_GAS_MIN, BLOCK_GAS_MAX)),
+        minimum_gas_price_wei=part["minimumGasPriceWei"].wei(),
+        fee_receiver=part["feeReceiver"].address() if part["feeReceiver"].value is not None else None,
+        first_admin=admin,
+    )
+    config = _read_ctt(part["ctt"], admin) if part["ctt"].value is not None else None
+    operators = _read_addresses(part["operators"])
+    return Genesis(
+        document=root.value,
+        hash=genesis_hash,
+        parameters=parameters,
+        time_ms=Ms(part["timestampMs"].integer(EARLIEST_MS, LATEST_MS)),
+        epoch_blocks=part["epochBlocks"].integer(10, 1_000_000),
+        validators=_read_validators(part["validators"], development=development),
+        balances=_read_balances(part["accounts"]),
+        operators=operators,
+        treasurers=_read_addresses(part["treasurers"]),
+        config=config,
+        preload=read_preload(part["preload"], config, operators[0] if operators else admin),
+    )
+
+
+def _read_ctt(ctt: Field, admin: Address) -> CttConfig:
+    part = ctt.members(
+        ("name", "symbol", "maxSupply", "capabilityWh", "emptyTokenPriceWei"), {}
+    )
+    supply = part["maxSupply"].integer(1)
+    capability = part["capabilityWh"].integer(1)
+    if supply * capability > UINT64_MAX:
+        ctt.fault(f"maxSupply x capabilityWh is {supply * capability} Wh; limit {UINT64_MAX}")
+    name, symbol, price = part["name"].text(), part["symbol"].text(), part["emptyTokenPriceWei"].wei()
+    return CttConfig(name, symbol, admin, ZERO_ADDRESS, supply, Wh(capability), Wh(capability), price)
+
+
+def _read_addresses(addresses: Field) -> tuple[Address, ...]:
+    found: dict[Address, None] = {}
+    for item in addresses.items(1_000):
+        address = item.address()
+        if address in found:
+            item.fault(f"{hex_of(address)} is listed twice")
+        found[address] = None
+    return tuple(found)
+
+
+def _read_balances(accounts: Field) -> dict[Address, Wei]:
+    balances: dict[Address, Wei] = {}
+    for name, value in accounts.entries():
+        address = name.address()
+        if address in balances:
+            name.fault(f"{hex_of(address)} is listed twice")
+        balances[address] = value.members(("balanceWei",), {})["balanceWei"].wei()
+    if sum(balances.values()) >> 256:
+        accounts.fault("all balances together do not fit 256 bits")
+    return balances
+
+
+def _read_validators(validators: Field, *, development: bool) -> tuple[Validator, ...]:
+    members = [_read_validator(item) for item in validators.items(VALIDATORS_MAX)]
+    for attribute in ("name", "address", "consensus_key", "peer"):
+        values = [getattr(member, attribute) for member in members]
+        for index, value in enumerate(values):
+            if value in values[:index]:
+                shown = hex_of(value) if isinstance(value, bytes) else value
+                Field(None, f"{validators.path}[{index}]", validators.faults).fault(
+                    f"{attribute.replace('_', ' ')} {shown} is also that of validator {values.index(value)}"
+                )
+    count, faulty = len(members), (len(members) - 1) // 3
+    if not members:
+        validators.fault("0 validators; need at least 1")
+    elif faulty == 0 and not development:
+        validators.fault(f'{count} validators tolerate 0 faults; need at least 4 (or "development": true)')
+    for operator in dict.fromkeys(member.operator for member in members):
+        seats = sum(member.operator == operator for member in members)
+        if operator and seats > faulty and not development:
+            validators.fault(f"operator {operator!r} holds {seats} of {count} seats; more than {faulty} can stop it")
+    return tuple(sorted(members, key=lambda member: member.consensus_key))
+
+
+def _read_validator(item: Field) -> Validator:
+    part = item.members(("name", "address", "consensusKey", "peer"), {"operator": ""})
+    key = part["consensusKey"].hexadecimal(33)
+    try:
+        if key:
+            address_of_public_key(key)
+    except InvalidKey:
+        part["consensusKey"].fault(f"{hex_of(key)} is no compressed secp256k1 public key")
+    peer = part["peer"].text()
+    host, _, port = peer.rpartition(":")
+    if peer and not (host and port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535):
+        part["peer"].fault(f"{peer!r} is not host:port")
+    operator = part["operator"].text() if part["operator"].value else ""
+    return Validator(part["name"].text(), part["address"].address(), key, peer, operator)
+
+
+def genesis_records(genesis: Genesis) -> Iterator[tuple[bytes, Record]]:
+    """Every record of the first state, each once; memory does not grow with generated tokens."""
+    for address, balance in genesis.balances.items():
+        yield Account.key(address), Account(0, balance)
+    for role, members in ((ROLE_OPERATOR, genesis.operators), (ROLE_TREASURER, genesis.treasurers)):
+        for address in members:
+            yield Role.key(role, address), Role()
+    if genesis.config is None:
+        return
+    yield CttConfig.key(), genesis.config
+    tokens = energy = 0
+    for key, record in preload_records(genesis.preload, genesis.config, genesis.time_ms):
+        if key[:1] == b"\x04":
+            tokens, energy = tokens + 1, energy + record.energy_wh  # type: ignore[attr-defined]  # a Token's kind
+        yield key, record
+    yield CttSupply.key(), CttSupply(tokens, Wh(energy), Wh(energy), Wh(0))
+
+
+def genesis_block(genesis: Genesis, state_root: Hash) -> Block:
+    """Block 0: no transactions, the first state."""
+    validators_hash = hash_validators(genesis.validators)
+    header = Header(
+        version=HEADER_VERSION,
+        genesis_hash=genesis.hash,
+        height=Height(0),
+        epoch=0,
+        view=0,
+        parent_hash=ZERO_HASH,
+        timestamp_ms=genesis.time_ms,
+        proposer=ZERO_ADDRESS,
+        gas_used=Gas(0),
+        transactions_root=merkle_root(()),
+        receipts_root=merkle_root(()),
+        state_root=state_root,
+        evidence_root=NO_EVIDENCE_ROOT,
+        validators_hash=validators_hash,
+        next_validators_hash=validators_hash,
+    )
+    return Block(header, ())
+
+
+def hash_validators(validators: tuple[Validator, ...]) -> Hash:
+    """What a header says of the set: SHA-256 of addresses and keys, in the set's order."""
+    return Hash(sha256(msgpack.packb([(member.address, member.consensus_key) for member in validators])))
+
+
+def development_key(index: int) -> bytes:
+    """The consensus key of a development network's validator. Everyone knows it: it guards nothing."""
+    return sha256(b"ctt development validator %d" % index)
+
+
+def development_genesis(text: bytes, *, validators: int, p2p_port: int) -> bytes:
+    """The document with this many development validators on this machine, for networks that live in one place.
+
+    Raises: InvalidGenesis when it cannot be read at all.
+    """
+    try:
+        document = parse_json(text)
+    except MalformedJson as fault:
+        raise InvalidGenesis([("$", str(fault))]) from None
+    if not isinstance(document, dict):
+        raise InvalidGenesis([("$", "expected an object")])
+    members = [
+        {
+            "name": f"validator-{index + 1}",
+            "address": hex_of(address_of(development_key(index))),
+            "consensusKey": hex_of(public_key(development_key(index))),
+            "peer": f"127.0.0.1:{p2p_port + index}",
+        }
+        for index in range(validators)
+    ]
+    return canonical_json(document | {"development": True, "validators": members})

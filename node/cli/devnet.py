@@ -1,0 +1,164 @@
+"""`ctt devnet`: a network on this machine, with a street of homes living on it.
+
+Each validator is a process of its own, `ctt run`, as in a real network; its log is beside its data directory. The
+command starts them, says when they answer, and ends them together with itself.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+from apps.client import Client, RpcError
+from apps.demo.play import play
+from ctt_state.genesis import development_genesis, development_key
+from node.cli.init import initialise, read_genesis
+from node.cli.options import add_directory, port, positive_int, seconds
+from node.datadir import DATABASE
+from node.exits import Exit, Failure
+
+READY_SECONDS_MAX: Final = 30.0
+STOP_SECONDS_MAX: Final = 5.0
+ACCOUNT_SLOTS: Final = 1_024  # of each sender: a development network is there to be loaded
+CONNECTIONS_PER_ADDRESS: Final = 256  # all its clients are at one address
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("devnet", help="run a development network on this machine")
+    add_directory(parser)
+    parser.add_argument("--validators", type=positive_int, default=1, metavar="N")
+    parser.add_argument("--rpc-port", type=port, default=8545, metavar="PORT", help="validator i listens at PORT + i")
+    parser.add_argument("--p2p-port", type=port, default=30303, metavar="PORT", help="validator i listens at PORT + i")
+    parser.add_argument("--genesis", type=Path, default=Path("genesis.json"), metavar="FILE")
+    parser.add_argument("--demo", action=argparse.BooleanOptionalAction, default=True, help="play a street of homes")
+    parser.add_argument("--for", dest="seconds", type=seconds, metavar="SECONDS", help="stop after this time")
+    parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.validators != 1:
+        raise Failure(
+            Exit.USAGE, f"--validators {options.validators}: this release runs networks of one validator; use 1"
+        )
+    if options.rpc_port == options.p2p_port:
+        raise Failure(Exit.CONFIGURATION, f"--rpc-port and --p2p-port are both {options.rpc_port}")
+    document = development_genesis(
+        read_genesis(options.genesis), validators=options.validators, p2p_port=options.p2p_port
+    )
+    with suppress(KeyboardInterrupt):
+        return asyncio.run(_run(options, document))
+    return 0
+
+
+async def _run(options: argparse.Namespace, document: bytes) -> int:
+    stopping = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stopping.set)
+    validators = [
+        await Validator.start(options.dir / f"validator-{index + 1}", document, index, options.rpc_port + index)
+        for index in range(options.validators)
+    ]
+    try:
+        for validator in validators:
+            await validator.wait_ready()
+        _say_ready(validators, as_json=options.json)
+        await _until_over(options, validators, stopping)
+    finally:
+        await asyncio.gather(*(validator.stop() for validator in validators))
+    return 0
+
+
+async def _until_over(options: argparse.Namespace, validators: "list[Validator]", stopping: asyncio.Event) -> None:
+    """Until the time is over, a signal, or the end of a validator, which is a Failure."""
+    watched = [asyncio.create_task(validator.failed()) for validator in validators]
+    stop = asyncio.create_task(stopping.wait())
+    if options.demo:
+        watched.append(asyncio.create_task(play(validators[0].url, as_json=options.json)))
+    try:
+        done, _ = await asyncio.wait(
+            [*watched, stop], timeout=options.seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in done:
+            await task
+    finally:
+        for task in (*watched, stop):
+            task.cancel()
+        await asyncio.gather(*watched, stop, return_exceptions=True)
+
+
+def _say_ready(validators: "list[Validator]", *, as_json: bool) -> None:
+    urls = [validator.url for validator in validators]
+    if as_json:
+        print(json.dumps({"ready": True, "rpc": urls}), flush=True)
+    else:
+        print(f"ready: JSON-RPC and WebSocket at {' '.join(urls)}, explorer at {urls[0]}/", flush=True)
+
+
+class Validator:
+    """A `ctt run` process of this network."""
+
+    def __init__(self, directory: Path, url: str, process: asyncio.subprocess.Process) -> None:
+        self.directory = directory
+        self.url = url
+        self._process = process
+
+    @classmethod
+    async def start(cls, directory: Path, document: bytes, index: int, rpc_port: int) -> "Validator":
+        """Makes the data directory when there is none, and starts the process. Raises: Failure."""
+        if not (directory / DATABASE).exists():
+            initialise(directory, document, development_key(index))
+        with _log_file(directory).open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "node.cli.main", "run", "--dir", str(directory)),
+                *("--rpc-port", str(rpc_port), "--account-slots", str(ACCOUNT_SLOTS)),
+                *("--rpc-connections-per-address", str(CONNECTIONS_PER_ADDRESS)),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a Ctrl-C is ours to pass on
+            )
+        return cls(directory, f"http://127.0.0.1:{rpc_port}", process)
+
+    async def wait_ready(self) -> None:
+        """Until it answers. Raises: Failure when it ends or does not answer in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READY_SECONDS_MAX), Client(self.url) as client:
+                while self._process.returncode is None:
+                    with suppress(aiohttp.ClientError, RpcError):
+                        await client.call("eth_blockNumber")
+                        return
+                    await asyncio.sleep(0.05)
+        raise self._failure()
+
+    async def failed(self) -> None:
+        """Waits for the end of the process, which is always a Failure."""
+        await self._process.wait()
+        raise self._failure()
+
+    async def stop(self) -> None:
+        """Asks it to end, and makes it end after a while."""
+        if self._process.returncode is not None:
+            return
+        self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), STOP_SECONDS_MAX)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    def _failure(self) -> Failure:
+        lines = _log_file(self.directory).read_text(errors="replace").splitlines()
+        last = lines[-1] if lines else "no word in its log"
+        code = self._process.returncode
+        end = "does not answer" if code is None else f"ended with code {code}"
+        return Failure(code if code and code > 0 else Exit.UNAVAILABLE, f"{self.directory.name} {end}: {last}")
+
+
+def _log_file(directory: Path) -> Path:
+    return directory.parent / f"{directory.name}.log"

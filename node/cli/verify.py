@@ -1,0 +1,39 @@
+"""`ctt verify`: checks a whole data directory offline: every block, every record, every invariant."""
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.progress import Progress
+
+from node.cli.options import add_directory
+from node.exits import Exit
+from node.store import Store
+from node.verify import verify
+
+FAULTS_SHOWN_MAX = 100
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("verify", help="check a whole data directory, while no node runs on it")
+    add_directory(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    store = Store.open(options.dir)
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            faults = 0
+            for fault in verify(store, progress):
+                faults += 1
+                if faults <= FAULTS_SHOWN_MAX:
+                    print(f"{options.dir}: {fault}", file=sys.stderr)
+        height = store.head.height
+    finally:
+        store.close()
+    if faults:
+        print(f"{options.dir}: {faults} faults up to block {height:,}", file=sys.stderr)
+        return Exit.DAMAGED
+    print(f"{options.dir}: ok: {height + 1:,} blocks, the state root and every invariant hold")
+    return 0
