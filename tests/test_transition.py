@@ -405,7 +405,7 @@ def foresee_buying(chain: Chain) -> Receipt:
         CTT.address,
         Wei(1_000),
         calldata("buyEmptyToken()"),
-        Gas(gas),
+        GAS,
         *chain[1:],
     )
     return Receipt(result.revert is None, result.gas_used, result.logs)
