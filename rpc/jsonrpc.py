@@ -75,15 +75,14 @@ def parse_json(body: bytes) -> Json:
         text = body.decode()
     except UnicodeDecodeError as fault:
         raise ParseError(f"parse error at byte {fault.start}: not UTF-8") from None
+    _check_depth(body, text)
     try:
         value: Json = _DECODER.decode(text)
     except json.JSONDecodeError as fault:
         at = len(text[: fault.pos].encode())
         raise ParseError(f"parse error at byte {at}: {fault.msg}") from None
-    except RecursionError:
-        raise ParseError(f"nesting deeper than {DEPTH_MAX}") from None
     _check_escapes(text)
-    _check_size(value, text)
+    _check_count(value, text)
     return value
 
 
@@ -122,6 +121,10 @@ _DECODER: Final = json.JSONDecoder(
     parse_constant=_refuse_constant,
 )
 
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+# A string, closed or not, or a bracket; possessive, so that no text takes more than linear time.
+_TOKEN: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
 # In valid JSON a backslash always starts an escape, so reading escape after escape from the left is exact.
 _ESCAPE: Final = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F])|.)"
@@ -138,21 +141,41 @@ def _check_escapes(text: str) -> None:
             raise ParseError(f"parse error at byte {at}: lone surrogate")
 
 
-def _check_size(value: Json, text: str) -> None:
-    """Depth and number of values. A text with few brackets and commas needs no walk."""
-    brackets = text.count("[") + text.count("{")
-    if brackets <= DEPTH_MAX and brackets + text.count(",") < VALUES_MAX // 2:
+def _check_depth(body: bytes, text: str) -> None:
+    """Before the parser runs, as it recurses: deep nesting would end the process where the recursion limit is high."""
+    skeleton = body.translate(None, _NO_BRACKETS)
+    if len(skeleton) <= 2 * DEPTH_MAX:
         return
-    level, depth, values = [value], 0, 0
+    if len(skeleton) <= 2 * VALUES_MAX:
+        for _ in range(DEPTH_MAX):
+            skeleton = skeleton.replace(b"[]", b"").replace(b"{}", b"")
+        if not skeleton:
+            return
+    _check_depth_exactly(text)
+
+
+def _check_depth_exactly(text: str) -> None:
+    """Token by token, where strings hold brackets or brackets do not match."""
+    depth = 0
+    for count, token in enumerate(_TOKEN.finditer(text)):
+        first = text[token.start()]
+        depth += (first in "[{") - (first in "]}")
+        if depth > DEPTH_MAX:
+            raise ParseError(f"nesting deeper than {DEPTH_MAX}")
+        if count > 3 * VALUES_MAX:  # a value has at most a name, a start and an end
+            raise ParseError(f"more than {VALUES_MAX:,} values")
+
+
+def _check_count(value: Json, text: str) -> None:
+    """A text with few brackets and commas needs no walk."""
+    if text.count("[") + text.count("{") + text.count(",") < VALUES_MAX // 2:
+        return
+    level, values = [value], 0
     while level:
         values += len(level)
         if values > VALUES_MAX:
             raise ParseError(f"more than {VALUES_MAX:,} values")
-        containers = [item for item in level if isinstance(item, list | dict)]
-        depth += bool(containers)
-        if depth > DEPTH_MAX:
-            raise ParseError(f"nesting deeper than {DEPTH_MAX}")
-        level = [inner for item in containers for inner in _contents(item)]
+        level = [inner for item in level if isinstance(item, list | dict) for inner in _contents(item)]
 
 
 def _contents(container: list[Json] | dict[str, Json]) -> Iterator[Json]:

@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import re
+import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from ctt_state.errors import NonceTooLow
 from rpc.door import Caller
-from rpc.errors import TryLater
+from rpc.errors import ParseError, TryLater
 from rpc.jsonrpc import Dispatcher, EnvelopeLimits, parse_json
 from rpc.jsontext import Json, RawJson
 from rpc.methods import Registry, join
@@ -132,6 +134,29 @@ def test_what_is_not_one_json_value_is_refused_as_a_whole(body: bytes, code: int
     reply = answer(body)
     assert (reply["jsonrpc"], reply["id"], reply["error"]["code"]) == ("2.0", None, code)
     assert re.search(text, reply["error"]["message"]), reply
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 1_000_000, b'{"a":' * 200_000, b'"[' * 500_000, b'["' + b"\\" * 1_000_000, b"]" * 1_000_000,
+     b"}{" * 500_000, b"[[]" * 300_000, b'"[",' * 250_000, b"[" * 31 + b"[],{}," * 170_000],
+    ids=lambda body: body[:8].decode(),
+)  # fmt: skip
+def test_hostile_json_is_refused_in_little_time_whatever_the_recursion_limit(body: bytes) -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000_000)
+    started = time.perf_counter()
+    try:
+        with pytest.raises(ParseError):
+            parse_json(body)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert time.perf_counter() - started < 0.25
+
+
+def test_brackets_in_strings_do_not_nest() -> None:
+    text = '"' + "[{" * 50_000 + '\\""'
+    assert parse_json(f"[{text},{text}]".encode()) == ["[{" * 50_000 + '"'] * 2
 
 
 def test_the_limits_of_json_are_accepted() -> None:
