@@ -403,6 +403,15 @@ def test_the_picture_shows_the_charge(energy: int, bar: str, percent: str) -> No
     assert svg[6].text == f"{energy:,} / 1,000 Wh"
 
 
+@pytest.mark.parametrize(
+    ("energy", "color"), [(199, "#c1121f"), (200, "#d98e04"), (499, "#d98e04"), (500, "#2a9d4a")]
+)
+def test_the_bar_is_red_below_a_fifth_and_green_from_a_half(energy: int, color: str) -> None:
+    _, svg = metadata_of(make_world(energy_wh=energy), 1)
+
+    assert svg[4].attrib["fill"] == color
+
+
 def test_the_bar_ends_at_full_when_the_capability_was_lowered() -> None:
     world = make_world(energy_wh=1_000)
     world.done(ADMIN, "setTokenCapability(uint256)", 400)
@@ -424,6 +433,62 @@ def test_any_name_is_shown_as_text(name: str) -> None:
     assert metadata["name"] == f"{name} #1"
     shown = "".join(char if char >= " " or char == "\t" else "\ufffd" for char in name)
     assert svg[7].text == shown.replace("\ufffe", "\ufffd")
+
+
+# --- the shelf ---
+
+
+def regions_of(world: World, owner: Address) -> tuple[int, ...]:
+    """How many tokens are full, partly charged, empty and on sale."""
+    return tuple(world.call("prosumers(address)", owner)[2:6])
+
+
+def test_a_token_arrives_in_the_region_of_its_charge() -> None:
+    """S-4: a token that is exactly full is full."""
+    world = make_world(tokens=4, energy_wh=1_999)
+    world.done(ALICE, OFFER, 4, 0, 0)
+    assert regions_of(world, ALICE) == (1, 1, 1, 1)
+
+    for token_id, regions in ((3, (0, 0, 1, 0)), (2, (0, 1, 1, 0)), (1, (1, 1, 1, 0)), (4, (1, 1, 2, 0))):
+        world.done(ALICE, TRANSFER, ALICE, BOB, token_id)
+        assert regions_of(world, BOB) == regions
+        check_invariants(world)
+    assert regions_of(world, ALICE) == (0, 0, 0, 0)
+
+
+def test_full_tokens_have_room_again_when_the_capability_was_raised() -> None:
+    """S-5, at the next touch."""
+    world = make_world(tokens=4, energy_wh=2_500)
+    world.done(ADMIN, "setTokenCapability(uint256)", 1_500)
+
+    world.done(ALICE, TRANSFER, ALICE, BOB, 4)
+
+    assert regions_of(world, ALICE) == (0, 3, 0, 0)
+    assert world.call("energyOf(address)", ALICE) == (2_500, 2_000)
+    check_invariants(world)
+    assert world.charge(ALICE, 9_999) == 2_000
+    check_invariants(world)
+
+
+def test_full_tokens_stay_full_when_the_capability_was_lowered() -> None:
+    """S-5: a partly charged one above it is full where it arrives."""
+    world = make_world(tokens=3, energy_wh=2_500)
+    world.done(ADMIN, "setTokenCapability(uint256)", 400)
+
+    world.done(ALICE, TRANSFER, ALICE, ALICE, 1)
+    assert regions_of(world, ALICE) == (2, 1, 0, 0)
+    world.done(ALICE, TRANSFER, ALICE, BOB, 3)
+
+    assert (regions_of(world, ALICE), regions_of(world, BOB)) == ((2, 0, 0, 0), (1, 0, 0, 0))
+    check_invariants(world)
+
+
+def test_a_shelf_shrinks_across_the_border_of_a_page() -> None:
+    world = make_world(tokens=PAGE_TOKENS + 1)
+
+    for token_id in (1, PAGE_TOKENS, 2, 3):
+        world.done(ALICE, TRANSFER, ALICE, BOB, token_id)
+        check_invariants(world)
 
 
 # --- histories ---
