@@ -61,7 +61,9 @@ class Type:
         is_dynamic = self.kind in ("bytes", "string", "array") or any(p.type.is_dynamic for p in self.parts)
         is_flat = self.kind == "tuple" and not is_dynamic
         object.__setattr__(self, "is_dynamic", is_dynamic)
-        object.__setattr__(self, "head_bytes", sum(p.type.head_bytes for p in self.parts) if is_flat else WORD)
+        object.__setattr__(
+            self, "head_bytes", sum(p.type.head_bytes for p in self.parts) if is_flat else WORD
+        )
 
 
 @dataclass(frozen=True, slots=True)
