@@ -151,7 +151,7 @@ def test_hostile_json_is_refused_in_little_time_whatever_the_recursion_limit(bod
             parse_json(body)
     finally:
         sys.setrecursionlimit(limit)
-    assert time.perf_counter() - started < 0.25
+    assert time.perf_counter() - started < 1
 
 
 def test_brackets_in_strings_do_not_nest() -> None:
