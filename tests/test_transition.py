@@ -22,35 +22,27 @@ from ctt_state.modules.call import ChainParameters, debit
 from ctt_state.modules.ctt import CTT
 from ctt_state.modules.ctt.module import InsufficientPayment, MeterNotCertified, NotAdmin
 from ctt_state.records import Account, Record
-from ctt_state.transaction import DYNAMIC_FEE, LEGACY, Signed, Transaction
+from ctt_state.transaction import DYNAMIC_FEE, LEGACY, Signed
 from ctt_state.transition import apply_transaction, call, check_affordable, check_transaction
-from ctt_state.units import ZERO_HASH, Address, Gas, Wei
+from ctt_state.units import Address, Gas, Wei
 from ctt_state.view import OutOfGas, Overlay, StateView
-from tests.world import ADMIN, ALICE, BOB, CAROL, CHAIN_ID, GAS, OPERATOR, World, address, check_invariants
+from tests.world import (
+    ADMIN,
+    ALICE,
+    BOB,
+    CAROL,
+    GAS,
+    OPERATOR,
+    World,
+    address,
+    check_invariants,
+    make_signed,
+)
 
 PROPOSER = address("proposer")
 STRANGER = address("stranger")
 RICH: Final = Wei(10**18)
 PRICE: Final = 7  # wei a unit of gas, where a test has fees
-
-
-def make_signed(
-    sender: Address = ALICE,
-    to: Address = BOB,
-    *,
-    nonce: int = 0,
-    value: int = 0,
-    data: bytes = b"",
-    gas_limit: int = GAS,
-    max_fee: int = PRICE,
-    kind: int = DYNAMIC_FEE,
-) -> Signed:
-    """A transaction whose sender is known; no key signs it."""
-    price = Wei(max_fee)
-    transaction = Transaction(
-        kind, CHAIN_ID, nonce, price, price, price, Gas(gas_limit), to, Wei(value), data, (), 0, 0, 0, ZERO_HASH, b""
-    )  # fmt: skip
-    return Signed(transaction, sender)
 
 
 class Chain(NamedTuple):

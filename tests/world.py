@@ -164,12 +164,7 @@ class World:
 
     def _transaction(self, sender: Address, data: bytes, value: int) -> Signed:
         account: Account = self.get(Account.key(sender)) or Account()
-        price = Wei(0)
-        transaction = Transaction(
-            DYNAMIC_FEE, CHAIN_ID, account.nonce, price, price, price, GAS, CTT.address, Wei(value), data,
-            (), 0, 0, 0, ZERO_HASH, b"",
-        )  # fmt: skip
-        return Signed(transaction, sender)
+        return make_signed(sender, CTT.address, nonce=account.nonce, value=value, data=data)
 
     @staticmethod
     def _decode(signature: str, output: bytes) -> Any:
@@ -218,3 +213,22 @@ def check_encoding(records: dict[bytes, Record]) -> None:
     """Every record comes back from its bytes."""
     for record in records.values():
         assert type(record).decode(record.encode()) == record
+
+
+def make_signed(
+    sender: Address = ALICE,
+    to: Address = BOB,
+    *,
+    nonce: int = 0,
+    value: int = 0,
+    data: bytes = b"",
+    gas_limit: int = GAS,
+    max_fee: int = 1_000,
+    kind: int = DYNAMIC_FEE,
+) -> Signed:
+    """A transaction whose sender is known; no key signs it."""
+    price = Wei(max_fee)
+    transaction = Transaction(
+        kind, CHAIN_ID, nonce, price, price, price, Gas(gas_limit), to, Wei(value), data, (), 0, 0, 0, ZERO_HASH, b""
+    )  # fmt: skip
+    return Signed(transaction, sender)
