@@ -12,8 +12,8 @@ from ctt_state.units import Address
 GAS_LIMIT: Final = 200_000
 AMOUNT_WH: Final = 250
 
-_REFILL: Final = CTT.named("refill(uint256,address)")
-_CONSUME: Final = CTT.named("consume(uint256,address)")
+REFILL: Final = CTT.named("refill(uint256,address)")
+CONSUME: Final = CTT.named("consume(uint256,address)")
 
 
 @dataclass
@@ -36,7 +36,7 @@ def bench_key(run: str, role: str, number: int) -> bytes:
 
 def reading(meter: BenchMeter, number: int) -> bytes:
     """Calldata of the meter's reading: refill when `number` is even, else consume."""
-    function = _CONSUME if number % 2 else _REFILL
+    function = CONSUME if number % 2 else REFILL
     return function.encode_arguments(AMOUNT_WH, meter.prosumer)
 
 

@@ -11,8 +11,8 @@ their own. Nodes are kept by path, one byte a nibble.
 Pure: nodes come from a function that the caller gives.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 from ctt_state.crypto import sha256
 from ctt_state.units import Hash
@@ -22,19 +22,12 @@ HASH_BYTES: Final = 32
 LEAF_BYTES: Final = 64
 DEPTH_MAX: Final = 64  # nibbles of a key hash
 
-Node = tuple[bytes, ...]  # sixteen slots
-NodeReader = Callable[[bytes], Node | None]
-class Written(NamedTuple):
-    """A node that an update made, with its bytes."""
-
-    node: Node
-    data: bytes
-
-
-NodeChanges = dict[bytes, Written | None]  # by path; None where there is no node any more
+NodeReader = Callable[[bytes], bytes | None]
+NodeChanges = dict[bytes, bytes | None]  # bytes by path; None where there is no node any more
 Leaf = tuple[bytes, bytes | None]  # key hash; value hash, or None to delete
 
-NO_LEAVES: Final[Node] = (b"",) * SLOTS
+NO_SLOTS: Final = bytes(SLOTS)  # the node without leaves, which only the root can be
+EMPTY_ROOT: Final = Hash(sha256(NO_SLOTS))
 
 
 class MalformedNode(ValueError):
@@ -45,12 +38,12 @@ class InvalidProof(ValueError):
     """The proof does not show what it claims to."""
 
 
-def encode_node(node: Node) -> bytes:
-    return bytes(map(len, node)) + b"".join(node)
+def encode_node(slots: Sequence[bytes]) -> bytes:
+    return bytes(map(len, slots)) + b"".join(slots)
 
 
-def decode_node(data: bytes) -> Node:
-    """Raises: MalformedNode."""
+def decode_node(data: bytes) -> tuple[bytes, ...]:
+    """The sixteen slots. Raises: MalformedNode."""
     slots, at = [], SLOTS
     for length in data[:SLOTS]:
         slots.append(data[at : at + length])
@@ -60,45 +53,43 @@ def decode_node(data: bytes) -> Node:
     return tuple(slots)
 
 
-EMPTY_ROOT: Final = Hash(sha256(encode_node(NO_LEAVES)))
-
-
 def update(read: NodeReader, leaves: Iterable[Leaf]) -> tuple[Hash, NodeChanges]:
     """The root after these leaves were set or deleted, and every node that differs from what `read` gives.
 
     Each key hash at most once; deleting what is not there changes nothing.
     """
     changed: NodeChanges = {}
-    root = _update_node(read, b"", read(b"") or NO_LEAVES, list(leaves), changed)
+    root = _update_node(read, b"", read(b"") or NO_SLOTS, list(leaves), changed)
     return Hash(root), changed
 
 
-def _update_node(read: NodeReader, path: bytes, node: Node, leaves: list[Leaf], changed: NodeChanges) -> bytes:
-    """Changes the node at this path and gives what stands for it in its parent's slot."""
-    slots = list(node)
+def _update_node(read: NodeReader, path: bytes, node: bytes, leaves: list[Leaf], changed: NodeChanges) -> bytes:
+    """Changes the node at this path and gives what stands for it in its parent's slot.
+
+    The node stays in its bytes: a slot is cut out and put in, which costs less than taking all sixteen apart.
+    """
     for slot, group in _by_slot(leaves, len(path)):
-        below = slots[slot]
-        if len(below) == HASH_BYTES:
+        length = node[slot]
+        start = SLOTS + sum(node[:slot])
+        below = node[start : start + length]
+        if length == HASH_BYTES:
             inner = path + bytes((slot,))
-            slots[slot] = _update_node(read, inner, _read_inner(read, inner), group, changed)
-        elif len(group) == 1 and (not below or below[:HASH_BYTES] == group[0][0]):
+            entry = _update_node(read, inner, _read_inner(read, inner), group, changed)
+        elif len(group) == 1 and (not length or below[:HASH_BYTES] == group[0][0]):
             key_hash, value_hash = group[0]
-            slots[slot] = b"" if value_hash is None else key_hash + value_hash
+            entry = b"" if value_hash is None else key_hash + value_hash
         else:
-            slots[slot] = _plant(read, path + bytes((slot,)), below, group, changed)
-    return _close(path, tuple(slots), changed)
-
-
-def _close(path: bytes, node: Node, changed: NodeChanges) -> bytes:
-    """Keeps the node if it has two leaves below it, or is the root; else its one leaf moves up."""
-    if path:
-        only = b"".join(node)
-        if len(only) in (0, LEAF_BYTES) and max(map(len, node)) != HASH_BYTES:
-            changed[path] = None
-            return only
-    data = encode_node(node)
-    changed[path] = Written(node, data)
-    return sha256(data)
+            entry = _plant(read, path + bytes((slot,)), below, group, changed)
+        if len(entry) == length:
+            node = node[:start] + entry + node[start + length :]
+        else:
+            lengths = node[:slot] + bytes((len(entry),)) + node[slot + 1 : SLOTS]
+            node = lengths + node[SLOTS:start] + entry + node[start + length :]
+    if path and len(node) <= SLOTS + LEAF_BYTES and HASH_BYTES not in node[:SLOTS]:
+        changed[path] = None  # its one leaf, if there is one, moves up
+        return node[SLOTS:]
+    changed[path] = node
+    return sha256(node)
 
 
 def _plant(read: NodeReader, path: bytes, below: bytes, leaves: list[Leaf], changed: NodeChanges) -> bytes:
@@ -110,25 +101,25 @@ def _plant(read: NodeReader, path: bytes, below: bytes, leaves: list[Leaf], chan
             living[key_hash] = value_hash
     if len(living) < 2:
         return b"".join(key_hash + value_hash for key_hash, value_hash in living.items())
-    return _update_node(read, path, NO_LEAVES, list(living.items()), changed)
+    return _update_node(read, path, NO_SLOTS, list(living.items()), changed)
 
 
 def _by_slot(leaves: list[Leaf], depth: int) -> Iterable[tuple[int, list[Leaf]]]:
     """The leaves by their nibble at this depth."""
-    at, high = depth >> 1, not depth & 1
+    at, shift = depth >> 1, 0 if depth & 1 else 4
+    if len(leaves) == 1:
+        return ((leaves[0][0][at] >> shift & 15, leaves),)
     groups: dict[int, list[Leaf]] = {}
     for leaf in leaves:
-        byte = leaf[0][at]
-        slot = byte >> 4 if high else byte & 15
-        group = groups.get(slot)
-        if group is None:
-            groups[slot] = [leaf]
+        slot = leaf[0][at] >> shift & 15
+        if slot in groups:
+            groups[slot].append(leaf)
         else:
-            group.append(leaf)
+            groups[slot] = [leaf]
     return groups.items()
 
 
-def _read_inner(read: NodeReader, path: bytes) -> Node:
+def _read_inner(read: NodeReader, path: bytes) -> bytes:
     node = read(path)
     if node is None:
         raise MalformedNode(f"the tree has no node at {path.hex()}, which its parent names")
@@ -140,24 +131,24 @@ def build(leaves: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]
 
     Keeps only the nodes on the way to the last leaf in memory.
     """
-    stack: list[list[bytes]] = [list(NO_LEAVES)]
+    stack: list[list[bytes]] = [[b""] * SLOTS]
     previous, shared_before = b"", 0
     for nibbles, entry, shared_after in _with_shared(leaves):
         while len(stack) - 1 > shared_before:
             yield _pop(stack, previous)
         depth = max(shared_before, shared_after)
         while len(stack) - 1 < depth:
-            stack.append(list(NO_LEAVES))
+            stack.append([b""] * SLOTS)
         stack[depth][nibbles[depth]] = entry
         previous, shared_before = nibbles, shared_after
     while len(stack) > 1:
         yield _pop(stack, previous)
-    yield b"", encode_node(tuple(stack[0]))
+    yield b"", encode_node(stack[0])
 
 
 def _pop(stack: list[list[bytes]], nibbles: bytes) -> tuple[bytes, bytes]:
     """Closes the deepest open node, and names it in its parent."""
-    data = encode_node(tuple(stack.pop()))
+    data = encode_node(stack.pop())
     depth = len(stack)
     stack[-1][nibbles[depth - 1]] = sha256(data)
     return nibbles[:depth], data
@@ -193,9 +184,9 @@ def prove(read: NodeReader, key_hash: bytes) -> tuple[bytes, ...]:
     """The nodes' bytes from the root down to where the key's leaf is, or would be."""
     proof, nibbles = [], _nibbles(key_hash)
     for depth in range(DEPTH_MAX):
-        node = read(nibbles[:depth]) or NO_LEAVES
-        proof.append(encode_node(node))
-        if len(node[nibbles[depth]]) != HASH_BYTES:
+        node = read(nibbles[:depth]) or NO_SLOTS
+        proof.append(node)
+        if node[nibbles[depth]] != HASH_BYTES:
             break
     return tuple(proof)
 
@@ -222,40 +213,32 @@ def check_proof(root: Hash, key_hash: bytes, value_hash: bytes | None, proof: tu
 
 
 class NodeCache:
-    """Nodes read or changed last, decoded: those near the root always, the others in two generations, so never more
-    than 4,369 + 2 x `limit` nodes of about 1.5 kB."""
+    """Nodes read or changed last: those near the root always, the others in two generations, so never more than
+    4,369 + 2 x `limit` nodes of about 600 bytes."""
 
     PINNED_DEPTH = 3
 
-    def __init__(self, read: Callable[[bytes], bytes | None], limit: int = 16_384) -> None:
+    def __init__(self, read: NodeReader, limit: int = 40_000) -> None:
         self._read = read
         self._limit = limit
-        self._pinned: dict[bytes, Node | None] = {}
-        self._young: dict[bytes, Node | None] = {}
-        self._old: dict[bytes, Node | None] = {}
+        self._pinned: dict[bytes, bytes | None] = {}
+        self._young: dict[bytes, bytes | None] = {}
+        self._old: dict[bytes, bytes | None] = {}
 
-    def read(self, path: bytes) -> Node | None:
-        nodes = self._pinned if len(path) <= self.PINNED_DEPTH else self._young
-        try:
-            return nodes[path]
-        except KeyError:
-            pass
-        try:
-            node = self._old[path]
-        except KeyError:
-            data = self._read(path)
-            node = None if data is None else decode_node(data)
-        self._add(path, node)
+    def read(self, path: bytes) -> bytes | None:
+        if path in self._young:
+            return self._young[path]
+        if path in self._pinned:
+            return self._pinned[path]
+        node = self._old[path] if path in self._old else self._read(path)
+        self.update({path: node})
         return node
 
     def update(self, changes: NodeChanges) -> None:
-        for path, written in changes.items():
-            self._add(path, written and written.node)
-
-    def _add(self, path: bytes, node: Node | None) -> None:
-        if len(path) <= self.PINNED_DEPTH:
-            self._pinned[path] = node
-            return
         if len(self._young) >= self._limit:
             self._old, self._young = self._young, {}
-        self._young[path] = node
+        for path, node in changes.items():
+            if len(path) > self.PINNED_DEPTH:
+                self._young[path] = node
+            else:
+                self._pinned[path] = node

@@ -70,6 +70,16 @@ class Dropped(NamedTuple):
     reason: InvalidTransaction
 
 
+class Applied(NamedTuple):
+    """The transactions of a block after their execution, and those that could not be included."""
+
+    plan: BlockPlan
+    overlay: Overlay
+    transactions: list[Signed]
+    receipts: list[Receipt]
+    dropped: list[Dropped]
+
+
 class RecordCache:
     """The records read last, decoded, in two generations: when the young one is full it becomes the old one, and
     what was not asked for since is gone. Never more than twice `limit` records."""
@@ -129,44 +139,49 @@ class Ledger:
 
     def build(self, plan: BlockPlan, candidates: Iterable[Signed]) -> tuple[Executed, list[Dropped]]:
         """A block of as many candidates, in their order, as fit; and those that can never stand here."""
-        overlay, context = Overlay(self._records.lookup), _context(plan)
-        included: list[Signed] = []
-        receipts: list[Receipt] = []
-        dropped: list[Dropped] = []
+        applied = self.apply(plan, candidates)
+        return self.seal(applied), applied.dropped
+
+    def apply(self, plan: BlockPlan, candidates: Iterable[Signed]) -> Applied:
+        """The first half of `build`: the transactions' effects, without roots."""
+        applied = Applied(plan, Overlay(self._records.lookup), [], [], [])
+        context = _context(plan)
         gas_left, bytes_left = self.chain.block_gas_limit, BLOCK_BYTES_MAX
         for signed in candidates:
             bytes_left -= len(signed.transaction.raw)
-            if bytes_left < 0 or len(included) == BLOCK_TRANSACTIONS_MAX:
+            if bytes_left < 0 or len(applied.transactions) == BLOCK_TRANSACTIONS_MAX:
                 break
-            # A block's gas is what its transactions use, not what they offer; the one that would pass the limit
-            # is tried apart and waits for the next block.
-            tentative = overlay if gas_left >= signed.transaction.gas_limit else Overlay(overlay.lookup)
+            # A block's gas is what its transactions use, not what they offer; one that may pass the limit is tried
+            # apart, and waits for the next block if it does.
+            overlay = applied.overlay
+            may_pass = signed.transaction.gas_limit > gas_left
+            target = Overlay(overlay.lookup) if may_pass else overlay
             try:
-                receipt = apply_transaction(tentative, signed, context, self.chain)
+                receipt = apply_transaction(target, signed, context, self.chain)
             except InvalidTransaction as reason:
-                dropped.append(Dropped(signed, reason))
+                applied.dropped.append(Dropped(signed, reason))
                 continue
             if receipt.gas_used > gas_left:
                 break
-            if tentative is not overlay:
-                overlay.changes.update(tentative.changes)
+            if may_pass:
+                overlay.changes.update(target.changes)
             gas_left = Gas(gas_left - receipt.gas_used)
-            included.append(signed)
-            receipts.append(receipt)
-        return self._seal(plan, included, receipts, overlay), dropped
+            applied.transactions.append(signed)
+            applied.receipts.append(receipt)
+        return applied
 
-    def execute(self, block: Block, senders: Sequence[Signed]) -> Executed:
+    def execute(self, block: Block, transactions: Sequence[Signed]) -> Executed:
         """Executes a block made elsewhere on the head. Raises: InvalidBlock."""
         header = block.header
         plan = BlockPlan(self.head, header.view, header.timestamp_ms, header.proposer)
-        overlay, context = Overlay(self._records.lookup), _context(plan)
-        receipts: list[Receipt] = []
-        for index, signed in enumerate(senders):
+        applied = Applied(plan, Overlay(self._records.lookup), list(transactions), [], [])
+        context = _context(plan)
+        for index, signed in enumerate(transactions):
             try:
-                receipts.append(apply_transaction(overlay, signed, context, self.chain))
+                applied.receipts.append(apply_transaction(applied.overlay, signed, context, self.chain))
             except InvalidTransaction as reason:
                 raise InvalidBlock(f"transaction {index} of block {header.height}: {reason}") from reason
-        executed = self._seal(plan, senders, receipts, overlay)
+        executed = self.seal(applied)
         if executed.final.block.header != header:
             raise InvalidBlock(_first_difference(header, executed.final.block.header))
         if header.gas_used > self.chain.block_gas_limit:
@@ -186,15 +201,14 @@ class Ledger:
                 certificate=certificate,
                 transactions=final.transaction_hashes,
                 state=executed.state_rows,
-                nodes=[(path, node and node.data) for path, node in executed.nodes.items()],
+                nodes=executed.nodes.items(),
                 undo=_pack([(key, _encoded(self._records.lookup(key))) for key in executed.changes]),
             )
         )
 
-    def _seal(
-        self, plan: BlockPlan, transactions: Sequence[Signed], receipts: Sequence[Receipt], overlay: Overlay
-    ) -> Executed:
-        """The roots, the header and the rows of a block whose transactions have been applied to the overlay."""
+    def seal(self, applied: Applied) -> Executed:
+        """The second half of `build`: tree, roots, header and rows."""
+        plan, overlay, transactions, receipts, _ = applied
         state_rows = [(key, _encoded(record)) for key, record in overlay.changes.items()]
         leaves = [(sha256(key), None if data is None else sha256(data)) for key, data in state_rows]
         state_root, nodes = update(self._nodes.read, leaves)
