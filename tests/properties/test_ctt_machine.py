@@ -45,7 +45,6 @@ anyone = st.sampled_from((*OWNERS, *METERS, ADMIN, OPERATOR, MALLORY))
 admins = st.sampled_from((ADMIN,) * 9 + (MALLORY,))
 operators = st.sampled_from((OPERATOR,) * 9 + (MALLORY,))
 meters = st.sampled_from((*METERS, MALLORY))
-token_ids = st.integers(1, 12) | st.integers(0, MAX_SUPPLY + 1)
 energies = st.integers(0, 250) | st.sampled_from((CAPABILITY, 10_000, 2**64 - 1, 2**64))
 powers = st.sampled_from((0, 0, 100_000, 3_600_000))
 payments = st.integers(-1, 2)  # what is paid above the price; below it, one wei
@@ -107,8 +106,7 @@ class CttMachine(RuleBasedStateMachine):
         self.certify(OPERATOR, CONCENTRATOR, 0, True)
         for owner, meter in ((ALICE, HOUSE_METER), (BOB, CONCENTRATOR), (CAROL, CONCENTRATOR)):
             self.buy_empty(owner, 3, 0)
-            self.register(owner, meter)
-            self.confirm(owner, True, meter)
+            self.register(owner, meter, True)
 
     # --- time and administration ---
 
@@ -135,13 +133,15 @@ class CttMachine(RuleBasedStateMachine):
         expect = lambda: self.model.certify(sender, meter, power, concentrator)
         self.send(expect, sender, "certifyMeter(address,uint8,uint64,bool)", meter, 1, power, concentrator)
 
-    @rule(sender=operators, meter=meters)
+    @rule(sender=operators, meter=st.sampled_from((SPARE_METER,) * 3 + METERS + (MALLORY,)))
     def revoke(self, sender: Address, meter: Address) -> None:
         self.send(lambda: self.model.revoke(sender, meter), sender, "revokeMeter(address)", meter)
 
-    @rule(sender=owners, meter=meters)
-    def register(self, sender: Address, meter: Address) -> None:
+    @rule(sender=owners, meter=meters, confirmed=often)
+    def register(self, sender: Address, meter: Address, confirmed: bool) -> None:
         self.send(lambda: self.model.register(sender, meter), sender, "register(address)", meter)
+        if confirmed:
+            self.confirm(sender, True, meter)
 
     @rule(prosumer=owners, honest=often, other=anyone)
     def confirm(self, prosumer: Address, honest: bool, other: Address) -> None:
@@ -155,12 +155,17 @@ class CttMachine(RuleBasedStateMachine):
 
     # --- readings ---
 
-    @rule(prosumer=owners, amount=energies, honest=often, other=anyone, produced=st.booleans())
-    def amount(self, prosumer: Address, amount: int, honest: bool, other: Address, produced: bool) -> None:
+    @rule(prosumer=owners, amount=energies, honest=often, other=anyone)
+    def refill(self, prosumer: Address, amount: int, honest: bool, other: Address) -> None:
         sender = self.speaker(prosumer, honest, other)
-        signature = "refill(uint256,address)" if produced else "consume(uint256,address)"
-        expect = lambda: self.model.amount(sender, prosumer, amount, produced=produced)
-        self.send(expect, sender, signature, amount, prosumer)
+        expect = lambda: self.model.amount(sender, prosumer, amount, produced=True)
+        self.send(expect, sender, "refill(uint256,address)", amount, prosumer)
+
+    @rule(prosumer=owners, amount=energies, honest=often, other=anyone)
+    def consume(self, prosumer: Address, amount: int, honest: bool, other: Address) -> None:
+        sender = self.speaker(prosumer, honest, other)
+        expect = lambda: self.model.amount(sender, prosumer, amount, produced=False)
+        self.send(expect, sender, "consume(uint256,address)", amount, prosumer)
 
     def registers(
         self, data: st.DataObject, sender: Address, prosumer: Address
@@ -200,9 +205,10 @@ class CttMachine(RuleBasedStateMachine):
         expect = lambda: self.model.offer(sender, token_id, price, energy_price)
         self.send(expect, sender, "setOnSale(uint256,uint256,uint256)", token_id, price, energy_price)
 
+    @precondition(lambda self: self.offered())
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        sender, token_id = self.trader(data)
+        sender, token_id = self.trader(data, on_sale=True)
         self.send(lambda: self.model.cancel(sender, token_id), sender, "cancelSale(uint256)", token_id)
 
     @rule(data=st.data(), to=anyone)
@@ -219,19 +225,28 @@ class CttMachine(RuleBasedStateMachine):
         expect = lambda: self.model.transfer(sender, source, to, token_id)
         self.send(expect, sender, "transferFrom(address,address,uint256)", source, to, token_id)
 
-    def trader(self, data: st.DataObject) -> tuple[Address, int]:
+    def trader(self, data: st.DataObject, *, on_sale: bool = False) -> tuple[Address, int]:
         """Somebody and a token: most often its owner or the one approved for it."""
-        token_id, who = data.draw(token_ids), data.draw(st.integers(0, 9))
+        token_id = self.choose(data, on_sale=on_sale)
+        who = data.draw(st.integers(0, 9))
         token = self.model.tokens.get(token_id)
         if who == 0 or token is None:
             return data.draw(anyone), token_id
-        return token.approved if who == 1 and token.approved in self.model.balances else token.owner, token_id
+        return token.approved if who <= 2 and token.approved in self.model.balances else token.owner, token_id
 
-    @precondition(lambda self: any(token.on_sale for token in self.model.tokens.values()))
+    def choose(self, data: st.DataObject, *, on_sale: bool) -> int:
+        """A token; most often one that is on sale, if that is asked for. Or none at all."""
+        sought = self.offered() if on_sale else self.model.tokens
+        token_id: int = data.draw(st.sampled_from((*sought, *sought, *sought, 1, 0, MAX_SUPPLY + 1)))
+        return token_id
+
+    def offered(self) -> list[int]:
+        return [token_id for token_id, token in self.model.tokens.items() if token.on_sale]
+
+    @precondition(lambda self: self.offered())
     @rule(data=st.data(), sender=owners, above=payments)
     def buy(self, data: st.DataObject, sender: Address, above: int) -> None:
-        offered = [token_id for token_id, token in self.model.tokens.items() if token.on_sale]
-        token_id = data.draw(st.sampled_from(offered) | token_ids)
+        token_id = self.choose(data, on_sale=True)
         min_energy = data.draw(st.sampled_from((0, 0, 0, 50)))
         value = max(self.model.price(token_id) + above, 0)
         expect = lambda: self.model.buy(sender, token_id, min_energy, value)
