@@ -28,7 +28,9 @@ def parse_json(text: bytes) -> Any:
     if len(text) > DOCUMENT_BYTES_MAX:
         raise MalformedJson(f"{len(text)} bytes; limit {DOCUMENT_BYTES_MAX}")
     try:
-        return json.loads(text.decode(), object_pairs_hook=_members, parse_float=_no_float, parse_constant=_no_float)
+        return json.loads(
+            text.decode(), object_pairs_hook=_members, parse_float=_no_float, parse_constant=_no_float
+        )
     except UnicodeDecodeError as fault:
         raise MalformedJson(f"not UTF-8 at byte {fault.start}") from None
     except json.JSONDecodeError as fault:
@@ -79,7 +81,9 @@ class Field:
             if name not in self.value:
                 self._child(name).fault("missing")
         return {
-            name: self._child(name) if name in self.value else Field(optional.get(name), f"{self.path}.{name}", [])
+            name: self._child(name)
+            if name in self.value
+            else Field(optional.get(name), f"{self.path}.{name}", [])
             for name in sorted(known)
         }
 
@@ -115,7 +119,13 @@ class Field:
         text = self.value
         if type(text) is int and 0 <= text <= SAFE_INTEGER_MAX:
             return Wei(text)
-        if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 78 and int(text) <= UINT256_MAX:
+        if (
+            isinstance(text, str)
+            and text.isascii()
+            and text.isdigit()
+            and len(text) <= 78
+            and int(text) <= UINT256_MAX
+        ):
             return Wei(int(text))
         self.fault(f"{text!r} is not an amount of wei: decimal digits in a string, below 2**256")
         return Wei(0)

@@ -63,7 +63,9 @@ class FeeBelowMinimum(InvalidTransaction):
     """The offered fee is below the chain's minimum gas price."""
 
     def __init__(self, *, have_wei: int, want_wei: int) -> None:
-        super().__init__(f"max fee per gas less than block base fee: maxFeePerGas: {have_wei}, baseFee: {want_wei}")
+        super().__init__(
+            f"max fee per gas less than block base fee: maxFeePerGas: {have_wei}, baseFee: {want_wei}"
+        )
 
 
 class StatePruned(ValueError):

@@ -25,7 +25,19 @@ from ctt_state.records import (
     Record,
     Role,
 )
-from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, ZERO_HASH, Address, Gas, Hash, Height, Ms, Wei, Wh, hex_of
+from ctt_state.units import (
+    UINT64_MAX,
+    ZERO_ADDRESS,
+    ZERO_HASH,
+    Address,
+    Gas,
+    Hash,
+    Height,
+    Ms,
+    Wei,
+    Wh,
+    hex_of,
+)
 
 VALIDATORS_MAX: Final = 100
 EARLIEST_MS: Final = 1_577_836_800_000  # 2020-01-01
@@ -127,9 +139,7 @@ def _read(root: Field) -> Genesis:
 
 
 def _read_ctt(ctt: Field, admin: Address) -> CttConfig:
-    part = ctt.members(
-        ("name", "symbol", "maxSupply", "capabilityWh", "emptyTokenPriceWei"), {}
-    )
+    part = ctt.members(("name", "symbol", "maxSupply", "capabilityWh", "emptyTokenPriceWei"), {})
     supply = part["maxSupply"].integer(1)
     capability = part["capabilityWh"].integer(1)
     if supply * capability > UINT64_MAX:
@@ -178,7 +188,9 @@ def _read_validators(validators: Field, *, development: bool) -> tuple[Validator
     for operator in dict.fromkeys(member.operator for member in members):
         seats = sum(member.operator == operator for member in members)
         if operator and seats > faulty and not development:
-            validators.fault(f"operator {operator!r} holds {seats} of {count} seats; more than {faulty} can stop it")
+            validators.fault(
+                f"operator {operator!r} holds {seats} of {count} seats; more than {faulty} can stop it"
+            )
     return tuple(sorted(members, key=lambda member: member.consensus_key))
 
 

@@ -147,7 +147,10 @@ def _generated_records(
     for index in range(generator.prosumers):
         owner, meter = (preload_address(generator, role, index) for role in ("prosumer", "meter"))
         count = min(left, generator.tokens_per_prosumer)
-        yield Meter.key(meter), Meter(preload.operator, 1, Watt(0), concentrator=False, certified=True, prosumer=owner)
+        yield (
+            Meter.key(meter),
+            Meter(preload.operator, 1, Watt(0), concentrator=False, certified=True, prosumer=owner),
+        )
         energies = _generated_charges(generator.seed, index, count, capability_wh)
         yield from _owner_records(owner, meter, energies, next_id, capability_wh, time_ms)
         next_id, left = next_id + count, left - count

@@ -63,7 +63,9 @@ def update(read: NodeReader, leaves: Iterable[Leaf]) -> tuple[Hash, NodeChanges]
     return Hash(root), changed
 
 
-def _update_node(read: NodeReader, path: bytes, node: bytes, leaves: list[Leaf], changed: NodeChanges) -> bytes:
+def _update_node(
+    read: NodeReader, path: bytes, node: bytes, leaves: list[Leaf], changed: NodeChanges
+) -> bytes:
     """Changes the node at this path and gives what stands for it in its parent's slot.
 
     The node stays in its bytes: a slot is cut out and put in, which costs less than taking all sixteen apart.
@@ -209,36 +211,6 @@ def check_proof(root: Hash, key_hash: bytes, value_hash: bytes | None, proof: tu
         raise InvalidProof("the path does not end at a leaf or an empty slot")
     found = expected[HASH_BYTES:] if expected[:HASH_BYTES] == key_hash else None
     if found != value_hash:
-        raise InvalidProof("the tree holds another value for the key" if found else "the tree does not hold the key")
-
-
-class NodeCache:
-    """Nodes read or changed last: those near the root always, the others in two generations, so never more than
-    4,369 + 2 x `limit` nodes of about 600 bytes."""
-
-    PINNED_DEPTH = 3
-
-    def __init__(self, read: NodeReader, limit: int = 40_000) -> None:
-        self._read = read
-        self._limit = limit
-        self._pinned: dict[bytes, bytes | None] = {}
-        self._young: dict[bytes, bytes | None] = {}
-        self._old: dict[bytes, bytes | None] = {}
-
-    def read(self, path: bytes) -> bytes | None:
-        if path in self._young:
-            return self._young[path]
-        if path in self._pinned:
-            return self._pinned[path]
-        node = self._old[path] if path in self._old else self._read(path)
-        self.update({path: node})
-        return node
-
-    def update(self, changes: NodeChanges) -> None:
-        if len(self._young) >= self._limit:
-            self._old, self._young = self._young, {}
-        for path, node in changes.items():
-            if len(path) > self.PINNED_DEPTH:
-                self._young[path] = node
-            else:
-                self._pinned[path] = node
+        raise InvalidProof(
+            "the tree holds another value for the key" if found else "the tree does not hold the key"
+        )

@@ -35,17 +35,22 @@ class OutOfGas(Revert):
 
 
 class Overlay:
-    """The changes of a block, or of several, over the state below it."""
+    """The changes of a block over the state below it. What was read once is kept decoded: many of a block's
+    transactions read the same records."""
 
-    __slots__ = ("_below", "changes")
+    __slots__ = ("_below", "_read", "changes")
 
     def __init__(self, below: Lookup) -> None:
         self._below = below
+        self._read: dict[bytes, Record | None] = {}
         self.changes: dict[bytes, Record | None] = {}
 
     def lookup(self, key: bytes) -> Record | None:
-        found = self.changes.get(key, _ABSENT)
-        return self._below(key) if found is _ABSENT else cast("Record | None", found)
+        if key in self.changes:
+            return self.changes[key]
+        if key not in self._read:
+            self._read[key] = self._below(key)
+        return self._read[key]
 
     def absorb(self, view: "StateView") -> None:
         """Takes over what a finished transaction changed."""

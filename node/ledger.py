@@ -29,9 +29,10 @@ from ctt_state.modules.call import ChainParameters
 from ctt_state.records import Record, decode_record
 from ctt_state.transaction import Signed
 from ctt_state.transition import apply_transaction
-from ctt_state.tree import NodeCache, NodeChanges, build, update
+from ctt_state.tree import NodeChanges, build, update
 from ctt_state.units import Address, Gas, Hash, Height, Ms
 from ctt_state.view import Lookup, Overlay
+from node.cache import RowCache
 from node.store import UNDO_BLOCKS, BlockWrite, Store
 
 _pack: Final[Callable[[object], bytes]] = msgpack.Packer().pack
@@ -39,7 +40,8 @@ _unpack: Final = msgpack.unpackb
 
 BLOCK_TRANSACTIONS_MAX: Final = 5_000
 BLOCK_BYTES_MAX: Final = 2 * 1024 * 1024
-RECORDS_CACHED_MAX: Final = 200_000  # decoded records, about 400 bytes each
+RECORDS_CACHED_MAX: Final = 150_000  # twice that, of about 300 bytes each
+NODES_CACHED_MAX: Final = 40_000  # twice that, of about 700 bytes each
 BLOCKS_CACHED_MAX: Final = 64  # decoded final blocks, for receipts and logs just asked for
 STATES_CACHED_MAX: Final = 8  # past states, each what changed since
 
@@ -57,7 +59,6 @@ class Executed(NamedTuple):
     """A block with all that it does, not yet final. Rows are what the disk will hold."""
 
     final: FinalBlock
-    changes: dict[bytes, Record | None]
     state_rows: list[tuple[bytes, bytes | None]]
     receipt_rows: list[bytes]
     nodes: NodeChanges
@@ -80,39 +81,6 @@ class Applied(NamedTuple):
     dropped: list[Dropped]
 
 
-class RecordCache:
-    """The records read last, decoded, in two generations: when the young one is full it becomes the old one, and
-    what was not asked for since is gone. Never more than twice `limit` records."""
-
-    def __init__(self, read: Callable[[bytes], bytes | None], limit: int) -> None:
-        self._read = read
-        self._limit = limit
-        self._young: dict[bytes, Record | None] = {}
-        self._old: dict[bytes, Record | None] = {}
-
-    def lookup(self, key: bytes) -> Record | None:
-        try:
-            return self._young[key]
-        except KeyError:
-            pass
-        try:
-            record = self._old[key]
-        except KeyError:
-            data = self._read(key)
-            record = None if data is None else decode_record(key, data)
-        self._add(key, record)
-        return record
-
-    def update(self, changes: dict[bytes, Record | None]) -> None:
-        for key, record in changes.items():
-            self._add(key, record)
-
-    def _add(self, key: bytes, record: Record | None) -> None:
-        if len(self._young) >= self._limit:
-            self._old, self._young = self._young, {}
-        self._young[key] = record
-
-
 class Ledger:
     """The chain in one data directory. See the module for which thread calls what."""
 
@@ -120,8 +88,8 @@ class Ledger:
         self.store = store
         self.genesis: Genesis = load_genesis(store.genesis_document)
         self.chain: ChainParameters = self.genesis.parameters
-        self._records = RecordCache(store.state, RECORDS_CACHED_MAX)
-        self._nodes = NodeCache(store.node)
+        self._rows = RowCache(store.state, RECORDS_CACHED_MAX)
+        self._nodes = RowCache(store.node, NODES_CACHED_MAX)
         self._blocks: OrderedDict[int, FinalBlock] = OrderedDict()
         self._past: OrderedDict[int, PastState] = OrderedDict()
         self.head = self._read_block(store.head.height)
@@ -144,7 +112,7 @@ class Ledger:
 
     def apply(self, plan: BlockPlan, candidates: Iterable[Signed]) -> Applied:
         """The first half of `build`: the transactions' effects, without roots."""
-        applied = Applied(plan, Overlay(self._records.lookup), [], [], [])
+        applied = Applied(plan, Overlay(self.lookup), [], [], [])
         context = _context(plan)
         gas_left, bytes_left = self.chain.block_gas_limit, BLOCK_BYTES_MAX
         for signed in candidates:
@@ -174,7 +142,7 @@ class Ledger:
         """Executes a block made elsewhere on the head. Raises: InvalidBlock."""
         header = block.header
         plan = BlockPlan(self.head, header.view, header.timestamp_ms, header.proposer)
-        applied = Applied(plan, Overlay(self._records.lookup), list(transactions), [], [])
+        applied = Applied(plan, Overlay(self.lookup), list(transactions), [], [])
         context = _context(plan)
         for index, signed in enumerate(transactions):
             try:
@@ -202,16 +170,18 @@ class Ledger:
                 transactions=final.transaction_hashes,
                 state=executed.state_rows,
                 nodes=executed.nodes.items(),
-                undo=_pack([(key, _encoded(self._records.lookup(key))) for key in executed.changes]),
+                undo=_pack([(key, self._rows.get(key)) for key, _ in executed.state_rows]),
             )
         )
 
     def seal(self, applied: Applied) -> Executed:
         """The second half of `build`: tree, roots, header and rows."""
         plan, overlay, transactions, receipts, _ = applied
-        state_rows = [(key, _encoded(record)) for key, record in overlay.changes.items()]
+        state_rows = [
+            (key, None if record is None else record.encode()) for key, record in overlay.changes.items()
+        ]
         leaves = [(sha256(key), None if data is None else sha256(data)) for key, data in state_rows]
-        state_root, nodes = update(self._nodes.read, leaves)
+        state_root, nodes = update(self._nodes.get, leaves)
         receipt_rows = [receipt.encode() for receipt in receipts]
         hashes = tuple([signed.transaction.hash for signed in transactions])
         parent = plan.parent.block.header
@@ -235,27 +205,27 @@ class Ledger:
         block = Block(header, tuple([signed.transaction.raw for signed in transactions]))
         senders = tuple([signed.sender for signed in transactions])
         final = FinalBlock(block, header.hash, tuple(receipts), senders, hashes)
-        return Executed(final, overlay.changes, state_rows, receipt_rows, nodes)
+        return Executed(final, state_rows, receipt_rows, nodes)
 
     # --- the event loop -------------------------------------------------------------------------------------------
 
     def publish(self, executed: Executed) -> None:
         """Makes a committed block the head that every read sees."""
         self.store.publish()
-        self._records.update(executed.changes)
-        self._nodes.update(executed.nodes)
+        self._rows.update(executed.state_rows)
+        self._nodes.update(executed.nodes.items())
         self.head = executed.final
         self._remember(executed.final)
 
-    @property
-    def lookup(self) -> Lookup:
-        """The records of the head's state."""
-        return self._records.lookup
+    def lookup(self, key: bytes) -> Record | None:
+        """A record of the head's state."""
+        data = self._rows.get(key)
+        return None if data is None else decode_record(key, data)
 
     def state(self, height: int) -> Lookup:
         """The records as block `height` left them. Raises: StatePruned."""
         if height == self.head.block.header.height:
-            return self._records.lookup
+            return self.lookup
         if not self.oldest_state() <= height < self.head.block.header.height:
             raise StatePruned(height=height, kept=UNDO_BLOCKS)
         past = self._past.pop(height, None) or PastState(self, height)
@@ -309,8 +279,8 @@ class PastState:
     def lookup(self, key: bytes) -> Record | None:
         if key not in self._before:
             return self._ledger.state(self._upto)(key)
-        data = self._before[key]
-        return None if data is None else decode_record(key, data)
+        before = self._before[key]
+        return None if before is None else decode_record(key, before)
 
 
 def create_ledger(directory: Path, document: bytes) -> Genesis:
@@ -359,10 +329,6 @@ def decode_receipts_row(data: bytes) -> tuple[tuple[Receipt, ...], tuple[Address
     """A block's receipts, senders and transaction hashes, one of each a transaction."""
     senders, hashes, receipts = _unpack(data, use_list=False)
     return tuple([Receipt.decode(receipt) for receipt in receipts]), senders, hashes
-
-
-def _encoded(record: Record | None) -> bytes | None:
-    return None if record is None else record.encode()
 
 
 def _context(plan: BlockPlan) -> BlockContext:

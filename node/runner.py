@@ -132,7 +132,9 @@ class Runner:
     async def _finalize(self, effect: Finalize) -> Event:
         executed = self._built
         if executed is None or executed.final.hash != effect.block_hash:
-            raise AssertionError(f"consensus finalizes a block that was not built: 0x{effect.block_hash.hex()}")
+            raise AssertionError(
+                f"consensus finalizes a block that was not built: 0x{effect.block_hash.hex()}"
+            )
         await self._on_storage(self._ledger.commit, executed, effect.certificate.encode())
         self._built = None
         self._ledger.publish(executed)

@@ -30,7 +30,9 @@ def verify(store: Store, progress: Progress) -> Iterator[str]:
     parent: Header | None = None
     for height in progress.track(range(store.head.height + 1), description="blocks"):
         block = Block.decode(store.block(height))
-        yield from (f"block {height}: {fault}" for fault in _block_faults(store, genesis, block, parent, height))
+        yield from (
+            f"block {height}: {fault}" for fault in _block_faults(store, genesis, block, parent, height)
+        )
         parent = block.header
     if parent is not None:
         yield from _tree_faults(store, parent)

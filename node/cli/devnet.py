@@ -33,10 +33,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser("devnet", help="run a development network on this machine")
     add_directory(parser)
     parser.add_argument("--validators", type=positive_int, default=1, metavar="N")
-    parser.add_argument("--rpc-port", type=port, default=8545, metavar="PORT", help="validator i listens at PORT + i")
-    parser.add_argument("--p2p-port", type=port, default=30303, metavar="PORT", help="validator i listens at PORT + i")
+    parser.add_argument(
+        "--rpc-port", type=port, default=8545, metavar="PORT", help="validator i listens at PORT + i"
+    )
+    parser.add_argument(
+        "--p2p-port", type=port, default=30303, metavar="PORT", help="validator i listens at PORT + i"
+    )
     parser.add_argument("--genesis", type=Path, default=Path("genesis.json"), metavar="FILE")
-    parser.add_argument("--demo", action=argparse.BooleanOptionalAction, default=True, help="play a street of homes")
+    parser.add_argument(
+        "--demo", action=argparse.BooleanOptionalAction, default=True, help="play a street of homes"
+    )
     parser.add_argument("--for", dest="seconds", type=seconds, metavar="SECONDS", help="stop after this time")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     parser.set_defaults(run=run)
@@ -45,7 +51,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(options: argparse.Namespace) -> int:
     if options.validators != 1:
         raise Failure(
-            Exit.USAGE, f"--validators {options.validators}: this release runs networks of one validator; use 1"
+            Exit.USAGE,
+            f"--validators {options.validators}: this release runs networks of one validator; use 1",
         )
     if options.rpc_port == options.p2p_port:
         raise Failure(Exit.CONFIGURATION, f"--rpc-port and --p2p-port are both {options.rpc_port}")
@@ -62,7 +69,9 @@ async def _run(options: argparse.Namespace, document: bytes) -> int:
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stopping.set)
     validators = [
-        await Validator.start(options.dir / f"validator-{index + 1}", document, index, options.rpc_port + index)
+        await Validator.start(
+            options.dir / f"validator-{index + 1}", document, index, options.rpc_port + index
+        )
         for index in range(options.validators)
     ]
     try:
@@ -75,7 +84,9 @@ async def _run(options: argparse.Namespace, document: bytes) -> int:
     return 0
 
 
-async def _until_over(options: argparse.Namespace, validators: "list[Validator]", stopping: asyncio.Event) -> None:
+async def _until_over(
+    options: argparse.Namespace, validators: "list[Validator]", stopping: asyncio.Event
+) -> None:
     """Until the time is over, a signal, or the end of a validator, which is a Failure."""
     watched = [asyncio.create_task(validator.failed()) for validator in validators]
     stop = asyncio.create_task(stopping.wait())
@@ -157,7 +168,9 @@ class Validator:
         last = lines[-1] if lines else "no word in its log"
         code = self._process.returncode
         end = "does not answer" if code is None else f"ended with code {code}"
-        return Failure(code if code and code > 0 else Exit.UNAVAILABLE, f"{self.directory.name} {end}: {last}")
+        return Failure(
+            code if code and code > 0 else Exit.UNAVAILABLE, f"{self.directory.name} {end}: {last}"
+        )
 
 
 def _log_file(directory: Path) -> Path:

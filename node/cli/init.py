@@ -15,7 +15,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_directory(parser)
     parser.add_argument("--genesis", type=Path, default=Path("genesis.json"), metavar="FILE")
     parser.add_argument(
-        "--key", type=Path, metavar="FILE", help="the validator's consensus key to copy in (default: a new key)"
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="the validator's consensus key to copy in (default: a new key)",
     )
     parser.set_defaults(run=run)
 

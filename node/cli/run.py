@@ -90,7 +90,12 @@ async def _run(options: argparse.Namespace, ledger: Ledger, key: bytes, signer: 
     )
     try:
         async with serve(node, config) as server:
-            log.info("chain %d at block %d, JSON-RPC at %s", ledger.chain.chain_id, node.head.block.header.height, server.url)
+            log.info(
+                "chain %d at block %d, JSON-RPC at %s",
+                ledger.chain.chain_id,
+                node.head.block.header.height,
+                server.url,
+            )
             await node.run()
     except OSError as fault:
         raise Failure(

@@ -94,7 +94,9 @@ class Engine:
 
     def __init__(self, head: Head, *, period_ms: Ms, validators: int, signer: int) -> None:
         if quorum(validators) != 1:
-            raise ValueError(f"{validators} validators need the votes of others; this engine serves a set of one")
+            raise ValueError(
+                f"{validators} validators need the votes of others; this engine serves a set of one"
+            )
         self._head = head
         self._head_seen_ms: int | None = None  # on the monotonic clock; None: before this start
         self._period_ms = period_ms

@@ -85,7 +85,9 @@ def check_certificate(certificate: Certificate, keys: tuple[bytes, ...], genesis
     """
     signers = [signer for signer, _ in certificate.signatures]
     if sorted(set(signers)) != signers or (signers and not 0 <= signers[0] <= signers[-1] < len(keys)):
-        raise InvalidCertificate(f"signers {signers} are not distinct members in order of a set of {len(keys)}")
+        raise InvalidCertificate(
+            f"signers {signers} are not distinct members in order of a set of {len(keys)}"
+        )
     if len(signers) < quorum(len(keys)):
         raise InvalidCertificate(f"certificate has {len(signers)} signatures of {quorum(len(keys))} needed")
     digest = certificate.statement.digest(genesis_hash)
