@@ -19,8 +19,9 @@ What when full:
 So nobody gains room by sending nonces that cannot run, and no transaction in line for the next block loses its place.
 
 A transaction leaves when its nonce is used, when it is replaced, displaced or dropped, and, if queued, after
-`lifetime_ms`. What all of a sender's transactions here may cost stays within its balance. A block lowers that balance
-by no more than the included ones could cost, so nothing is weighed again after a block.
+`lifetime_ms`. All that a sender has here may cost no more than its balance when the last one came. Its balance falls
+only by its own transactions, so this holds until a block brings others of the same nonces; then building a block finds
+out, and drops.
 """
 
 from collections import OrderedDict, deque
@@ -53,7 +54,7 @@ class MempoolLimits:
     """The pool's bounds. Places are transactions of one sender, gaps the nonces that may be missing before one."""
 
     transactions_max: int = 20_000
-    bytes_max: int = 64 * 1024 * 1024  # of signed envelopes; decoded they take about twice that, and 1 KiB each
+    bytes_max: int = 67_108_864  # of signed envelopes; decoded they take twice that and about 1 KiB each
     ordinary_percent: int = 70  # of both, for all ordinary senders together; and of a block while others wait
     ordinary_places: int = 16
     meter_places: int = 64
@@ -125,22 +126,24 @@ class Mempool:
 
     def add(self, signed: Signed, account: Account, now_ms: int) -> None:
         """Takes the transaction in. `account` is the sender's at the head; `now_ms` is of any clock that does not
-        jump, the same for all calls.
+        jump, the same one in all calls.
 
-        A replacement must offer at least a tenth more for its gas, and more in any case, so an equal offer never
-        replaces, not even of nothing. Nothing has changed when it raises, except that what is too old is gone.
+        A replacement must offer at least a tenth more for its gas, and more in any case: one that offers nothing
+        cannot replace one that offers nothing. When it raises, only what is used up or too old has left.
 
         Raises: AlreadyKnown, NonceTooLow, those of `check_affordable`, NonceTooHigh, ReplacementUnderpriced,
         AccountLimitExceeded, InsufficientFunds (for all that the sender has here), PoolFull, in that order.
         """
         transaction, sender = signed
-        self._expire(now_ms)
+        self.on_block(((sender, account.nonce),), now_ms)
         if transaction.hash in self._by_hash:
             raise AlreadyKnown
-        if transaction.nonce < account.nonce:
-            raise NonceTooLow(next_nonce=account.nonce, nonce=transaction.nonce)
+        queue = self._queues.get(sender)
+        first_nonce = queue.nonce if queue else account.nonce
+        if transaction.nonce < first_nonce:
+            raise NonceTooLow(next_nonce=first_nonce, nonce=transaction.nonce)
         check_affordable(account, signed, self._chain)
-        queue = self._queues.get(sender) or _Queue(sender, account.nonce, self._role_of(sender))
+        queue = queue or _Queue(sender, account.nonce, self._role_of(sender))
         replaced = queue.get(transaction.nonce)
         displaced = self._check_place(queue, signed, replaced)
         leaving = replaced or displaced
@@ -429,8 +432,8 @@ class _Lane:
     def __init__(self) -> None:
         self.count = 0
         self.size_bytes = 0
-        # Taken from the front again and again, which a plain dict does in linear time.
-        self.queued: OrderedDict[Hash, tuple[Signed, int]] = OrderedDict()  # with the time since when, in that order
+        # In the order of the times. Taken from the front again and again, which takes a plain dict linear time.
+        self.queued: OrderedDict[Hash, tuple[Signed, int]] = OrderedDict()
         self.queued_bytes = 0
         self.ready: OrderedDict[Address, _Queue] = OrderedDict()  # with pending ones; the next turn first
 
