@@ -66,11 +66,15 @@ class Client:
             function, await self.call("eth_call", call_object(module, function, *arguments), "latest")
         )
 
-    async def receipt(self, transaction_hash: str, seconds_max: float = REQUEST_SECONDS_MAX) -> dict[str, Any]:
+    async def receipt(
+        self, transaction_hash: str, seconds_max: float = REQUEST_SECONDS_MAX
+    ) -> dict[str, Any]:
         """Waits for the transaction's receipt. Raises: TimeoutError."""
         async with asyncio.timeout(seconds_max):
             while True:
-                receipt: dict[str, Any] | None = await self.call("eth_getTransactionReceipt", transaction_hash)
+                receipt: dict[str, Any] | None = await self.call(
+                    "eth_getTransactionReceipt", transaction_hash
+                )
                 if receipt is not None:
                     return receipt
                 await asyncio.sleep(RECEIPT_POLL_SECONDS)
@@ -141,7 +145,9 @@ def decode_log(module: Module, log: dict[str, Any]) -> tuple[str, dict[str, Any]
         return None
     indexed = [param for param in event.params if param.indexed]
     plain = [param for param in event.params if not param.indexed]
-    values = dict(zip([param.name for param in indexed], decode_values(indexed, b"".join(topics[1:])), strict=True))
+    values = dict(
+        zip([param.name for param in indexed], decode_values(indexed, b"".join(topics[1:])), strict=True)
+    )
     data = decode_values(plain, bytes.fromhex(log["data"][2:]))
     return event.name, values | dict(zip([param.name for param in plain], data, strict=True))
 

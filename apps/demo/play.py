@@ -1,5 +1,6 @@
 """Plays the street against a node until it is cancelled, and shows it."""
 
+import argparse
 import asyncio
 import sys
 from collections.abc import Callable
@@ -58,6 +59,16 @@ async def _show(street: Street, watch: Watch, url: str, *, as_json: bool) -> Non
             await asyncio.sleep(1 / FRAMES_PER_SECOND)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m apps.demo.play", description=__doc__)
+    parser.add_argument("url", nargs="?", default="http://127.0.0.1:8545")
+    parser.add_argument("--homes", type=int, default=HOMES)
+    parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
+    options = parser.parse_args()
     with suppress(KeyboardInterrupt):
-        asyncio.run(play(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8545"))
+        asyncio.run(play(options.url, homes=options.homes, as_json=options.json))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

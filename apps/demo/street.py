@@ -98,10 +98,16 @@ class Street:
         if strangers:
             news.tell(f"the operator certifies {len(strangers)} meters and hands out pocket money")
             await self._settle([await self._certify(home) for home in strangers])
-            await self._settle([await self._treasurer.send_raw(home.owner.address, POCKET_MONEY_WEI) for home in strangers])
+            await self._settle(
+                [await self._treasurer.send_raw(home.owner.address, POCKET_MONEY_WEI) for home in strangers]
+            )
             news.tell("homes register and buy empty tokens, their meters confirm")
-            await self._settle([await home.owner.send(CTT, "register(address)", home.meter.address) for home in strangers])
-            await self._settle([await home.meter.send(CTT, "confirm(address)", home.owner.address) for home in strangers])
+            await self._settle(
+                [await home.owner.send(CTT, "register(address)", home.meter.address) for home in strangers]
+            )
+            await self._settle(
+                [await home.meter.send(CTT, "confirm(address)", home.owner.address) for home in strangers]
+            )
             await self._settle([await self._buy_empty(home, _first_tokens(home)) for home in strangers])
         for home in self.homes:
             reading = await self.client.read(CTT, "lastReading(address)", home.owner.address)
@@ -147,7 +153,9 @@ class Street:
             await self._buy_full(home)
 
     async def _offer(self, home: Home) -> None:
-        ((token_id, *_),) = await self.client.read(CTT, "tokensOf(address,uint256,uint256)", home.owner.address, 0, 1)
+        ((token_id, *_),) = await self.client.read(
+            CTT, "tokensOf(address,uint256,uint256)", home.owner.address, 0, 1
+        )
         prices = (TOKEN_PRICE_WEI, ENERGY_PRICE_WEI_PER_WH)
         if await self._send(home.owner, "setOnSale(uint256,uint256,uint256)", token_id, *prices):
             self._offers[token_id] = home

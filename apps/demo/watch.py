@@ -64,7 +64,9 @@ async def follow_blocks(client: Client, watch: Watch) -> None:
         newest = int(await client.call("eth_blockNumber"), 16)
         first = watch.height + 1 if watch.height else newest
         wanted = range(max(first, newest - WINDOW_BLOCKS + 1), newest + 1)
-        for block in await client.batch([("eth_getBlockByNumber", (hex(n), False)) for n in wanted]) if wanted else []:
+        for block in (
+            await client.batch([("eth_getBlockByNumber", (hex(n), False)) for n in wanted]) if wanted else []
+        ):
             _take_block(watch, block)
         await asyncio.sleep(POLL_SECONDS)
 

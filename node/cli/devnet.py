@@ -25,6 +25,7 @@ from node.exits import Exit, Failure
 
 READY_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 5.0
+GRACE_SECONDS: Final = 1.0
 ACCOUNT_SLOTS: Final = 1_024  # of each sender: a development network is there to be loaded
 CONNECTIONS_PER_ADDRESS: Final = 256  # all its clients are at one address
 
@@ -91,7 +92,7 @@ async def _until_over(
     watched = [asyncio.create_task(validator.failed()) for validator in validators]
     stop = asyncio.create_task(stopping.wait())
     if options.demo:
-        watched.append(asyncio.create_task(play(validators[0].url, as_json=options.json)))
+        watched.append(asyncio.create_task(_play(validators[0].url, as_json=options.json)))
     try:
         done, _ = await asyncio.wait(
             [*watched, stop], timeout=options.seconds, return_when=asyncio.FIRST_COMPLETED
@@ -102,6 +103,15 @@ async def _until_over(
         for task in (*watched, stop):
             task.cancel()
         await asyncio.gather(*watched, stop, return_exceptions=True)
+
+
+async def _play(url: str, *, as_json: bool) -> None:
+    """The demonstration; when it loses the node it waits a moment, for the node's own word comes first."""
+    try:
+        await play(url, as_json=as_json)
+    except* (aiohttp.ClientError, RpcError, TimeoutError) as group:
+        await asyncio.sleep(GRACE_SECONDS)
+        raise Failure(Exit.UNAVAILABLE, f"the demonstration lost the node: {group.exceptions[0]}") from None
 
 
 def _say_ready(validators: "list[Validator]", *, as_json: bool) -> None:
@@ -167,7 +177,13 @@ class Validator:
         lines = _log_file(self.directory).read_text(errors="replace").splitlines()
         last = lines[-1] if lines else "no word in its log"
         code = self._process.returncode
-        end = "does not answer" if code is None else f"ended with code {code}"
+        end = (
+            "does not answer"
+            if code is None
+            else f"was ended by signal {-code}"
+            if code < 0
+            else f"ended with code {code}"
+        )
         return Failure(
             code if code and code > 0 else Exit.UNAVAILABLE, f"{self.directory.name} {end}: {last}"
         )
