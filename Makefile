@@ -1,0 +1,69 @@
+# Makes what a target needs by itself: `.venv` from a lock file with hashes, once.
+
+BIN := .venv/bin
+RUNTIME := .venv/requirements.lock.done
+DEVELOPMENT := .venv/requirements-dev.lock.done
+SOURCES := pyproject.toml tools/environment.py
+RUN_ARGS :=
+TEST_ARGS :=
+BENCH_ARGS :=
+LOCK_ARGS :=
+
+# The first interpreter of a supported version, by trying: a name that is there may still not run. PYTHON=... overrides.
+CANDIDATES := python3.12 python3.11 python3
+IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+define find_python
+	for name in $(or $(PYTHON),$(CANDIDATES)); do \
+		"$$name" -c '$(IS_SUPPORTED)' 2>/dev/null && { python="$$name"; break; }; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "make: Python 3.11 or 3.12 is needed; found:" >&2; \
+		for name in $(or $(PYTHON),$(CANDIDATES)); do \
+			echo "  $$name: $$("$$name" --version 2>/dev/null || echo none)" >&2; \
+		done; \
+		echo "Install one, or name it: make PYTHON=/path/to/python3.12" >&2; \
+		exit 1; \
+	fi
+endef
+
+.PHONY: help run test check format bench lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: $(RUNTIME)  ## a development network with a street of homes; RUN_ARGS="--no-demo" for more options
+	@exec $(BIN)/ctt devnet --validators 1 --dir data/devnet --rpc-port 8545 --p2p-port 30303 --demo $(RUN_ARGS)
+
+test: $(DEVELOPMENT)  ## all tests; TEST_ARGS="-k shelf" for more options
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
+
+check: $(DEVELOPMENT)  ## format, lint, types and the architecture's rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: $(DEVELOPMENT)  ## formats the code and sorts imports
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
+
+bench: $(RUNTIME)  ## the ledger at growing sizes, JSON out; with URL=http://127.0.0.1:8545 the throughput of that node
+	$(BIN)/python -m $(if $(URL),bench.throughput --url $(URL),bench.state) $(BENCH_ARGS)
+
+lock: $(DEVELOPMENT)  ## writes the lock files anew; LOCK_ARGS=--upgrade for newer versions
+	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --all-build-deps -o requirements.lock pyproject.toml
+	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) -o requirements-dev.lock requirements-dev.in
+
+# No registry's address goes into a lock: pip is configured where it runs.
+LOCK = --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host \
+	--no-emit-find-links --no-emit-options $(LOCK_ARGS)
+
+clean:  ## removes the environment and all caches; data/ stays
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUNTIME): requirements.lock $(SOURCES)
+	@$(find_python); "$$python" tools/environment.py requirements.lock
+
+$(DEVELOPMENT): $(RUNTIME) requirements-dev.lock $(SOURCES)
+	@$(find_python); "$$python" tools/environment.py requirements-dev.lock
