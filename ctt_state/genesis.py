@@ -4,7 +4,9 @@ The genesis hash is SHA-256 of the document's canonical JSON; votes, peers and h
 networks cannot mix.
 """
 
-from collections.abc import Iterator
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,9 +14,10 @@ import msgpack
 
 from ctt_state.block import HEADER_VERSION, NO_EVIDENCE_ROOT, Block, Header, merkle_root
 from ctt_state.crypto import InvalidKey, address_of, address_of_public_key, public_key, sha256
-from ctt_state.document import Field, MalformedJson, canonical_json, parse_json
+from ctt_state.document import SAFE_INTEGER_MAX, Field, MalformedJson, canonical_json, parse_json
 from ctt_state.errors import InvalidGenesis
 from ctt_state.modules.call import ChainParameters
+from ctt_state.modules.ctt.module import PRICE_MAX
 from ctt_state.preload import Preload, preload_records, read_preload
 from ctt_state.records import (
     ROLE_OPERATOR,
@@ -24,9 +27,11 @@ from ctt_state.records import (
     CttSupply,
     Record,
     Role,
+    Token,
 )
 from ctt_state.units import (
     UINT64_MAX,
+    UINT256_MAX,
     ZERO_ADDRESS,
     ZERO_HASH,
     Address,
@@ -44,6 +49,10 @@ EARLIEST_MS: Final = 1_577_836_800_000  # 2020-01-01
 LATEST_MS: Final = 4_102_444_800_000  # 2100-01-01
 BLOCK_GAS_MIN: Final = 1_000_000
 BLOCK_GAS_MAX: Final = 1_000_000_000
+ROLES_MAX: Final = 1_000  # addresses that hold one role
+PORT_MAX: Final = 65_535
+
+_PEER: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[1-9][0-9]{0,4})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +70,9 @@ class Validator:
 class Genesis:
     """A checked genesis document."""
 
-    document: Any
     hash: Hash
     parameters: ChainParameters
+    is_development: bool
     time_ms: Ms
     epoch_blocks: int
     validators: tuple[Validator, ...]  # in the order of the set: by consensus key
@@ -81,15 +90,18 @@ class Genesis:
 
 def load_genesis(text: bytes) -> Genesis:
     """The document, checked whole. Raises: InvalidGenesis with every fault."""
-    try:
-        document = parse_json(text)
-    except MalformedJson as fault:
-        raise InvalidGenesis([("$", str(fault))]) from None
-    root = Field(document)
+    root = Field(_parse(text))
     genesis = _read(root)
     if root.faults:
         raise InvalidGenesis(root.faults)
     return genesis
+
+
+def _parse(text: bytes) -> Any:
+    try:
+        return parse_json(text)
+    except MalformedJson as fault:
+        raise InvalidGenesis([("$", str(fault))]) from None
 
 
 def _read(root: Field) -> Genesis:
@@ -117,16 +129,16 @@ def _read(root: Field) -> Genesis:
         genesis_hash=genesis_hash,
         block_period_ms=Ms(part["blockPeriodMs"].integer(50, 60_000)),
         block_gas_limit=Gas(part["blockGasLimit"].integer(BLOCK_GAS_MIN, BLOCK_GAS_MAX)),
-        minimum_gas_price_wei=part["minimumGasPriceWei"].wei(),
+        minimum_gas_price_wei=part["minimumGasPriceWei"].wei(PRICE_MAX),
         fee_receiver=part["feeReceiver"].address() if part["feeReceiver"].value is not None else None,
         first_admin=admin,
     )
     config = _read_ctt(part["ctt"], admin) if part["ctt"].value is not None else None
     operators = _read_addresses(part["operators"])
     return Genesis(
-        document=root.value,
         hash=genesis_hash,
         parameters=parameters,
+        is_development=development,
         time_ms=Ms(part["timestampMs"].integer(EARLIEST_MS, LATEST_MS)),
         epoch_blocks=part["epochBlocks"].integer(10, 1_000_000),
         validators=_read_validators(part["validators"], development=development),
@@ -139,75 +151,84 @@ def _read(root: Field) -> Genesis:
 
 
 def _read_ctt(ctt: Field, admin: Address) -> CttConfig:
+    """One with faults bounds nothing, so that they lead to no others in what is preloaded."""
+    faults_before = len(ctt.faults)
     part = ctt.members(("name", "symbol", "maxSupply", "capabilityWh", "emptyTokenPriceWei"), {})
-    supply = part["maxSupply"].integer(1)
-    capability = part["capabilityWh"].integer(1)
-    if supply * capability > UINT64_MAX:
+    name, symbol = part["name"].text(), part["symbol"].text()
+    supply, capability = part["maxSupply"].integer(1), Wh(part["capabilityWh"].integer(1))
+    price = part["emptyTokenPriceWei"].wei(PRICE_MAX)
+    if len(ctt.faults) > faults_before:
+        supply, capability = SAFE_INTEGER_MAX, Wh(SAFE_INTEGER_MAX)
+    elif supply * capability > UINT64_MAX:
         ctt.fault(f"maxSupply x capabilityWh is {supply * capability} Wh; limit {UINT64_MAX}")
-    name, symbol, price = part["name"].text(), part["symbol"].text(), part["emptyTokenPriceWei"].wei()
-    return CttConfig(name, symbol, admin, ZERO_ADDRESS, supply, Wh(capability), Wh(capability), price)
+    return CttConfig(name, symbol, admin, ZERO_ADDRESS, supply, capability, capability, price)
 
 
 def _read_addresses(addresses: Field) -> tuple[Address, ...]:
-    found: dict[Address, None] = {}
-    for item in addresses.items(1_000):
-        address = item.address()
-        if address in found:
-            item.fault(f"{hex_of(address)} is listed twice")
-        found[address] = None
-    return tuple(found)
+    seen: dict[Address, str] = {}
+    return tuple([item.distinct(item.address(), seen) for item in addresses.items(ROLES_MAX)])
 
 
 def _read_balances(accounts: Field) -> dict[Address, Wei]:
-    balances: dict[Address, Wei] = {}
-    for name, value in accounts.entries():
-        address = name.address()
-        if address in balances:
-            name.fault(f"{hex_of(address)} is listed twice")
-        balances[address] = value.members(("balanceWei",), {})["balanceWei"].wei()
-    if sum(balances.values()) >> 256:
+    seen: dict[Address, str] = {}
+    balances = {
+        name.distinct(name.address(), seen): value.members(("balanceWei",), {})["balanceWei"].wei()
+        for name, value in accounts.entries()
+    }
+    if sum(balances.values()) > UINT256_MAX:
         accounts.fault("all balances together do not fit 256 bits")
     return balances
 
 
 def _read_validators(validators: Field, *, development: bool) -> tuple[Validator, ...]:
-    members = [_read_validator(item) for item in validators.items(VALIDATORS_MAX)]
-    for attribute in ("name", "address", "consensus_key", "peer"):
-        values = [getattr(member, attribute) for member in members]
-        for index, value in enumerate(values):
-            if value in values[:index]:
-                shown = hex_of(value) if isinstance(value, bytes) else value
-                Field(None, f"{validators.path}[{index}]", validators.faults).fault(
-                    f"{attribute.replace('_', ' ')} {shown} is also that of validator {values.index(value)}"
-                )
+    """In the order of the set. A network that is no development network survives the fault of any one operator."""
+    seen: Mapping[str, dict[Any, str]] = defaultdict(dict)
+    members = [_read_validator(item, seen) for item in validators.items(VALIDATORS_MAX)]
     count, faulty = len(members), (len(members) - 1) // 3
-    if not members:
+    if validators.value == []:
         validators.fault("0 validators; need at least 1")
-    elif faulty == 0 and not development:
-        validators.fault(f'{count} validators tolerate 0 faults; need at least 4 (or "development": true)')
-    for operator in dict.fromkeys(member.operator for member in members):
-        seats = sum(member.operator == operator for member in members)
-        if operator and seats > faulty and not development:
-            validators.fault(
-                f"operator {operator!r} holds {seats} of {count} seats; more than {faulty} can stop it"
-            )
+    elif members and not development:
+        if faulty == 0:
+            tolerate = "1 validator tolerates" if count == 1 else f"{count} validators tolerate"
+            validators.fault(f'{tolerate} 0 faults; need at least 4 (or "development": true)')
+        for operator, seats in Counter(member.operator for member in members if member.operator).items():
+            if seats > max(faulty, 1):
+                validators.fault(
+                    f"operator {operator!r} holds {seats} of {count} seats; limit {max(faulty, 1)}"
+                )
     return tuple(sorted(members, key=lambda member: member.consensus_key))
 
 
-def _read_validator(item: Field) -> Validator:
+def _read_validator(item: Field, seen: Mapping[str, dict[Any, str]]) -> Validator:
     part = item.members(("name", "address", "consensusKey", "peer"), {"operator": ""})
-    key = part["consensusKey"].hexadecimal(33)
+    key, peer = part["consensusKey"], part["peer"]
+    return Validator(
+        name=part["name"].distinct(part["name"].text(), seen["name"]),
+        address=part["address"].distinct(part["address"].address(), seen["address"]),
+        consensus_key=key.distinct(_read_consensus_key(key), seen["key"]),
+        peer=peer.distinct(_read_peer(peer), seen["peer"]),
+        operator=part["operator"].text() if part["operator"].value != "" else "",
+    )
+
+
+def _read_consensus_key(key: Field) -> bytes:
+    data = key.hexadecimal(33)
     try:
-        if key:
-            address_of_public_key(key)
+        if data:
+            address_of_public_key(data)
     except InvalidKey:
-        part["consensusKey"].fault(f"{hex_of(key)} is no compressed secp256k1 public key")
-    peer = part["peer"].text()
-    host, _, port = peer.rpartition(":")
-    if peer and not (host and port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535):
-        part["peer"].fault(f"{peer!r} is not host:port")
-    operator = part["operator"].text() if part["operator"].value else ""
-    return Validator(part["name"].text(), part["address"].address(), key, peer, operator)
+        key.fault(f"{hex_of(data)} is no compressed secp256k1 public key")
+        return b""
+    return data
+
+
+def _read_peer(peer: Field) -> str:
+    text = peer.text()
+    match = _PEER.fullmatch(text)
+    if text and not (match and int(match["port"]) <= PORT_MAX):
+        peer.fault(f"{text!r} is not host:port")
+        return ""
+    return text
 
 
 def genesis_records(genesis: Genesis) -> Iterator[tuple[bytes, Record]]:
@@ -222,8 +243,8 @@ def genesis_records(genesis: Genesis) -> Iterator[tuple[bytes, Record]]:
     yield CttConfig.key(), genesis.config
     tokens = energy = 0
     for key, record in preload_records(genesis.preload, genesis.config, genesis.time_ms):
-        if key[:1] == b"\x04":
-            tokens, energy = tokens + 1, energy + record.energy_wh  # type: ignore[attr-defined]  # a Token's kind
+        if isinstance(record, Token):
+            tokens, energy = tokens + 1, energy + record.energy_wh
         yield key, record
     yield CttSupply.key(), CttSupply(tokens, Wh(energy), Wh(energy), Wh(0))
 
@@ -266,10 +287,7 @@ def development_genesis(text: bytes, *, validators: int, p2p_port: int) -> bytes
 
     Raises: InvalidGenesis when it cannot be read at all.
     """
-    try:
-        document = parse_json(text)
-    except MalformedJson as fault:
-        raise InvalidGenesis([("$", str(fault))]) from None
+    document = _parse(text)
     if not isinstance(document, dict):
         raise InvalidGenesis([("$", "expected an object")])
     members = [

@@ -10,9 +10,10 @@ from typing import Final
 
 from ctt_state.crypto import address_of, sha256
 from ctt_state.document import SAFE_INTEGER_MAX, Field
+from ctt_state.errors import InvalidGenesis
 from ctt_state.modules.ctt.prosumer import SOURCE_MAX
 from ctt_state.records import PAGE_TOKENS, CttConfig, Meter, Prosumer, Reading, Record, ShelfPage, Token
-from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, Address, Ms, TokenId, Watt, Wh, hex_of
+from ctt_state.units import ZERO_ADDRESS, Address, Ms, TokenId, Watt, Wh, hex_of
 
 LISTED_MAX: Final = 100_000
 
@@ -40,66 +41,74 @@ class Preload:
     prosumers: dict[Address, Address]  # to their meters
     charges: dict[Address, tuple[int, ...]]  # owner to the Wh of each of its tokens
     generator: Generator | None
-    operator: Address  # certifies generated meters
+    operator: Address  # has certified all meters
+
+    def owners(self) -> dict[Address, None]:
+        """Who is listed with tokens or a meter, in the order in which their tokens are numbered."""
+        return {**dict.fromkeys(self.charges), **dict.fromkeys(self.prosumers)}
 
 
 def read_preload(preload: Field, config: CttConfig | None, operator: Address) -> Preload:
     """The `preload` member, checked; its faults go to the document's list."""
     part = preload.members((), {"meters": [], "prosumers": [], "tokens": [], "generate": None})
-    capability = config.capability_wh if config else Wh(0)
+    capability = config.capability_wh if config else Wh(SAFE_INTEGER_MAX)
     meters = _read_meters(part["meters"], operator)
     prosumers = _read_prosumers(part["prosumers"], meters)
     charges = _read_tokens(part["tokens"], capability)
     generator = _read_generator(part["generate"]) if part["generate"].value is not None else None
     tokens = sum(map(len, charges.values())) + (generator.count if generator else 0)
-    if (meters or prosumers or tokens) and config is None:
+    if config is None and (meters or prosumers or tokens):
         preload.fault("needs the ctt member: there is no CTT yet")
-    elif config and tokens > config.max_supply:
+    elif config is not None and tokens > config.max_supply:
         preload.fault(f"{tokens} tokens; the maximum supply is {config.max_supply}")
     return Preload(meters, prosumers, charges, generator, operator)
 
 
 def _read_meters(listed: Field, operator: Address) -> dict[Address, Meter]:
     meters: dict[Address, Meter] = {}
+    seen: dict[Address, str] = {}
     for item in listed.items(LISTED_MAX):
         part = item.members(("address",), {"source": 0, "maxPowerW": 0, "concentrator": False})
-        address = part["address"].address()
-        if address in meters:
-            item.fault(f"meter {hex_of(address)} is listed twice")
+        address = part["address"].distinct(part["address"].address(), seen)
         source, power = part["source"].integer(0, SOURCE_MAX), Watt(part["maxPowerW"].integer(0))
         meters[address] = Meter(operator, source, power, part["concentrator"].boolean(), certified=True)
     return meters
 
 
 def _read_prosumers(listed: Field, meters: dict[Address, Meter]) -> dict[Address, Address]:
-    """Each confirmed by its meter, which is one of the listed."""
+    """Each confirmed by its meter, which is one of the listed and, unless a concentrator, serves no other."""
     prosumers: dict[Address, Address] = {}
+    seen: dict[Address, str] = {}
     for item in listed.items(LISTED_MAX):
         part = item.members(("address", "meter"), {})
-        address, meter_address = part["address"].address(), part["meter"].address()
-        meter = meters.get(meter_address)
-        if address in prosumers:
-            item.fault(f"prosumer {hex_of(address)} is listed twice")
-        if meter is None:
-            part["meter"].fault(f"{hex_of(meter_address)} is not among the meters")
-        elif not meter.concentrator:
-            if meter.prosumer != ZERO_ADDRESS:
-                part["meter"].fault(f"{hex_of(meter_address)} already serves {hex_of(meter.prosumer)}")
-            meters[meter_address] = meter._replace(prosumer=address)
-        prosumers[address] = meter_address
+        address = part["address"].distinct(part["address"].address(), seen)
+        prosumers[address] = part["meter"].address()
+        _confirm(part["meter"], meters, prosumers[address], address)
     return prosumers
 
 
+def _confirm(named: Field, meters: dict[Address, Meter], meter_address: Address, prosumer: Address) -> None:
+    meter = meters.get(meter_address)
+    if meter is None:
+        if meter_address != ZERO_ADDRESS:
+            named.fault(f"{hex_of(meter_address)} is not among the meters")
+    elif meter.prosumer not in (ZERO_ADDRESS, prosumer):
+        named.fault(f"{hex_of(meter_address)} already serves {hex_of(meter.prosumer)}")
+    elif not meter.concentrator:
+        meters[meter_address] = meter._replace(prosumer=prosumer)
+
+
 def _read_tokens(listed: Field, capability_wh: Wh) -> dict[Address, tuple[int, ...]]:
+    """Each owner's charges. A few bytes can ask for many tokens, so all counts together are bounded."""
     charges: dict[Address, list[int]] = {}
     total = 0
     for item in listed.items(LISTED_MAX):
         part = item.members(("owner",), {"count": 1, "energyWh": 0})
         owner, count = part["owner"].address(), part["count"].integer(1, LISTED_MAX)
-        energy = part["energyWh"].integer(0, max(capability_wh, 0))
+        energy = part["energyWh"].integer(0, capability_wh)
         total += count
         if total > LISTED_MAX:
-            item.fault(f"more than {LISTED_MAX} listed tokens; use the generator")
+            listed.fault(f"more than {LISTED_MAX} tokens; use the generator")
             break
         charges.setdefault(owner, []).extend([energy] * count)
     return {owner: tuple(energies) for owner, energies in charges.items()}
@@ -127,11 +136,14 @@ def preload_address(generator: Generator, role: str, index: int) -> Address:
 
 
 def preload_records(preload: Preload, config: CttConfig, time_ms: Ms) -> Iterator[tuple[bytes, Record]]:
-    """Every preloaded record, each once. Token ids are contiguous for each owner, listed ones first."""
+    """Every preloaded record, each once. Token ids are contiguous for each owner, listed ones first.
+
+    Raises: InvalidGenesis when the generator comes to an address that is listed.
+    """
     for address, meter in preload.meters.items():
         yield Meter.key(address), meter
     next_id = 1
-    for owner in {**dict.fromkeys(preload.charges), **dict.fromkeys(preload.prosumers)}:
+    for owner in preload.owners():
         meter_address = preload.prosumers.get(owner, ZERO_ADDRESS)
         energies = preload.charges.get(owner, ())
         yield from _owner_records(owner, meter_address, energies, next_id, config.capability_wh, time_ms)
@@ -144,8 +156,11 @@ def _generated_records(
     preload: Preload, generator: Generator, next_id: int, capability_wh: Wh, time_ms: Ms
 ) -> Iterator[tuple[bytes, Record]]:
     left = generator.count
+    listed = preload.owners()
     for index in range(generator.prosumers):
         owner, meter = (preload_address(generator, role, index) for role in ("prosumer", "meter"))
+        if owner in listed or meter in preload.meters:
+            raise InvalidGenesis([("$.preload.generate", f"prosumer {index} or its meter is listed, too")])
         count = min(left, generator.tokens_per_prosumer)
         yield (
             Meter.key(meter),
@@ -157,7 +172,7 @@ def _generated_records(
 
 
 def _generated_charges(seed: int, index: int, count: int, capability_wh: Wh) -> tuple[int, ...]:
-    """Some full, one partly charged, the others empty, by the seed."""
+    """Some full, the next partly charged, the others empty, by the seed."""
     draw = int.from_bytes(sha256(f"ctt charge {seed} {index}".encode())[:16], "big")
     full, partial_wh = draw % (count + 1), (draw >> 64) % capability_wh
     return (*[capability_wh] * full, *([partial_wh] + [0] * count)[: count - full])
