@@ -5,10 +5,10 @@ next call starts afresh; two calls at once wait for each other. Standard library
 """
 
 import fcntl
+import os
 import platform
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,18 +96,20 @@ def binaries(sources: list[str]) -> list[str]:
 
 def build_tools(lock: Path) -> str:
     """A file with the lock's lines of setuptools, which builds the packages that have no wheel."""
-    lines, wanted = [], False
+    lines, is_wanted = [], False
     for line in lock.read_text().splitlines(keepends=True):
-        wanted = line.startswith("setuptools==") or (wanted and line.startswith("    --hash"))
-        lines += [line] if wanted else []
-    with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as file:
-        file.writelines(lines)
-    return file.name
+        is_wanted = line.startswith("setuptools==") or (is_wanted and line.startswith("    --hash"))
+        lines += [line] if is_wanted else []
+    file = VENV / "build-tools.lock"
+    file.write_text("".join(lines))
+    return str(file)
 
 
 def pip_install(*arguments: str) -> None:
     quiet = ("--quiet", "--disable-pip-version-check", "--no-input")
-    code = subprocess.run([PYTHON, "-m", "pip", "install", *quiet, *arguments]).returncode
+    # setuptools warns at every editable installation that it is one.
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    code = subprocess.run([PYTHON, "-m", "pip", "install", *quiet, *arguments], env=environment).returncode
     if code > 0:
         UNFINISHED.unlink()  # pip undoes what it began, unless it was killed
         raise Failed("pip could not install; its message is above")
