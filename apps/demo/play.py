@@ -5,6 +5,8 @@ import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from io import StringIO
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -19,14 +21,21 @@ HOMES: Final = 24
 QUARTER_SECONDS: Final = 1.0
 FRAMES_PER_SECOND: Final = 4
 LINE_SECONDS: Final = 5.0
+PICTURE_COLUMNS: Final = 108
 
 
-async def play(url: str, *, homes: int = HOMES, as_json: bool = False) -> None:
-    """Raises: RpcError, aiohttp.ClientError or TimeoutError when the node goes away."""
+async def play(
+    url: str, *, homes: int = HOMES, as_json: bool = False, picture: Path | None = None
+) -> None:
+    """Until it is cancelled; then draws its last screen if it is to.
+
+    Raises: RpcError, aiohttp.ClientError or TimeoutError when the node goes away."""
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(Client(url))
         chain_id = int(await client.call("eth_chainId"), 16)
         street, watch = Street(client, chain_id, homes), Watch()
+        if picture:
+            stack.callback(draw, watch, street, url, picture)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(follow_blocks(client, watch))
             tasks.create_task(_show(street, watch, url, as_json=as_json))
@@ -59,14 +68,22 @@ async def _show(street: Street, watch: Watch, url: str, *, as_json: bool) -> Non
             await asyncio.sleep(1 / FRAMES_PER_SECOND)
 
 
+def draw(watch: Watch, street: Street, url: str, file: Path) -> None:
+    """Writes the screen of now as an SVG picture."""
+    console = Console(record=True, width=PICTURE_COLUMNS, file=StringIO(), force_terminal=True)
+    console.print(render(watch, street.news, url))
+    file.write_text(console.export_svg(title="make run"))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m apps.demo.play", description=__doc__)
     parser.add_argument("url", nargs="?", default="http://127.0.0.1:8545")
     parser.add_argument("--homes", type=int, default=HOMES)
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="write the last screen as an SVG picture")
     options = parser.parse_args()
     with suppress(KeyboardInterrupt):
-        asyncio.run(play(options.url, homes=options.homes, as_json=options.json))
+        asyncio.run(play(options.url, homes=options.homes, as_json=options.json, picture=options.picture))
     return 0
 
 
