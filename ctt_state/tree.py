@@ -8,6 +8,11 @@ A node has sixteen slots: empty, a leaf (64 bytes: key hash, value hash) or the 
 bytes are the sixteen lengths, one byte each, then the slots; its hash is the SHA-256 of these. Leaves need no hash of
 their own. Nodes are kept by path, one byte a nibble.
 
+A proof is the nodes from the root towards the key. Nobody can forge one under the root of a tree that was built here:
+each node's hash is named by the one before, so every node must be the tree's own; the key alone says which slot
+leads on; and in a node's bytes the length tells a leaf from a hash, so neither passes for the other. That a leaf lies
+under its node's path need not be checked, for no other tree was ever hashed.
+
 Pure: nodes come from a function that the caller gives.
 """
 
@@ -54,9 +59,9 @@ def decode_node(data: bytes) -> tuple[bytes, ...]:
 
 
 def update(read: NodeReader, leaves: Iterable[Leaf]) -> tuple[Hash, NodeChanges]:
-    """The root after these leaves were set or deleted, and every node that differs from what `read` gives.
+    """The root after these leaves were set or deleted, and the nodes on the way to them as they now are.
 
-    Each key hash at most once; deleting what is not there changes nothing.
+    Each key hash at most once; deleting what is not there changes nothing. Raises: MalformedNode if `read` lacks one.
     """
     changed: NodeChanges = {}
     root = _update_node(read, b"", read(b"") or NO_SLOTS, list(leaves), changed)
@@ -183,18 +188,19 @@ def _shared(one: bytes, other: bytes) -> int:
 
 
 def prove(read: NodeReader, key_hash: bytes) -> tuple[bytes, ...]:
-    """The nodes' bytes from the root down to where the key's leaf is, or would be."""
-    proof, nibbles = [], _nibbles(key_hash)
-    for depth in range(DEPTH_MAX):
-        node = read(nibbles[:depth]) or NO_SLOTS
-        proof.append(node)
-        if node[nibbles[depth]] != HASH_BYTES:
-            break
+    """The nodes' bytes from the root down to where the key's leaf is, or would be. Raises: MalformedNode if `read`
+    lacks one."""
+    nibbles = _nibbles(key_hash)
+    proof = [read(b"") or NO_SLOTS]
+    while proof[-1][nibbles[len(proof) - 1]] == HASH_BYTES:
+        proof.append(_read_inner(read, nibbles[: len(proof)]))
     return tuple(proof)
 
 
-def check_proof(root: Hash, key_hash: bytes, value_hash: bytes | None, proof: tuple[bytes, ...]) -> None:
+def check_proof(root: Hash, key_hash: bytes, value_hash: bytes | None, proof: Sequence[bytes]) -> None:
     """Whether the proof shows this value under the root; with None, that there is none. Raises: InvalidProof."""
+    if len(key_hash) != HASH_BYTES:  # no leaf has it, which would pass for absence
+        raise InvalidProof(f"a key hash of {len(key_hash)} bytes")
     expected, nibbles = bytes(root), _nibbles(key_hash)
     for depth, data in enumerate(proof):
         if depth == DEPTH_MAX or sha256(data) != expected:
