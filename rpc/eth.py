@@ -11,7 +11,7 @@ from ctt_state.block import BlockContext
 from ctt_state.crypto import keccak
 from ctt_state.modules import MODULES
 from ctt_state.records import Account
-from ctt_state.transaction import ContractCreation, Signed
+from ctt_state.transaction import ContractCreation, Signed, intrinsic_gas_of
 from ctt_state.transition import CallResult, call
 from ctt_state.units import Address, Gas, Hash, Height, Ms
 from rpc.blocks import Blocks
@@ -52,6 +52,7 @@ from rpc.turns import Turns
 
 ETH: Final = Registry()
 
+ESTIMATE_MARGIN: Final = 4  # one part in so many, on top of what a call used
 FEE_HISTORY_BLOCKS_MAX: Final = 128
 SYNC_TIMEOUT_MS: Final = 5_000  # of eth_sendRawTransactionSync when the client names none
 SYNC_TIMEOUT_MS_MAX: Final = 30_000
@@ -366,14 +367,18 @@ def call_(caller: Caller, request: CallObject, block: BlockRef, override: Json) 
 
 @ETH.method("eth_estimateGas", Param("call", CALL), _BLOCK, Param("stateOverride", ANYTHING, None))
 def estimate_gas(caller: Caller, request: CallObject, block: BlockRef, override: Json) -> str:
-    """The gas that the call uses, exactly. `gas` in the call is the most that may be used."""
+    """The gas that the call uses, and a quarter more when it touches records: others may change the state before it
+    is included, so that it touches more. `gas` in the call is the most that may be used."""
     _check_no_override(override)
     result = _run(caller, request._replace(gas=None), block)
     if result.revert is not None:
         raise ExecutionReverted(result.revert)
-    if request.gas is not None and result.gas_used > request.gas:
-        raise Refused(f"gas required exceeds allowance ({request.gas})")
-    return hex(result.gas_used)
+    used, limit = result.gas_used, caller.chain.parameters.block_gas_limit
+    allowed = limit if request.gas is None else min(request.gas, limit)
+    if used > allowed:
+        raise Refused(f"gas required exceeds allowance ({allowed})")
+    margin = 0 if used == intrinsic_gas_of(request.data) else used // ESTIMATE_MARGIN
+    return hex(min(used + margin, allowed))
 
 
 @ETH.method("eth_createAccessList", Param("call", CALL), _BLOCK)
