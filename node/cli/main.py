@@ -2,44 +2,59 @@
 
 import argparse
 import difflib
+import os
 import sys
+import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, Final, NoReturn
 
+from ctt_state.errors import InvalidGenesis
 from node import VERSION
-from node.cli import devnet, genesis, init, run, verify
+from node.cli import devnet, genesis, init, key, run, verify
 from node.exits import Exit, Failure
 
-COMMANDS = (init, run, devnet, verify, genesis)
+COMMANDS: Final = (init, run, devnet, verify, genesis, key)
+FAULTS_SHOWN_MAX: Final = 100
+EPILOG: Final = """\
+examples:
+  ctt devnet --dir data/devnet                         a network of one, with a street of homes living on it
+  ctt init --dir data/node --genesis genesis.json      then:
+  ctt run --dir data/node
+
+Each command explains itself: ctt COMMAND --help. Exit codes: docs/OPERATIONS.md.
+"""
 
 
 class Parser(argparse.ArgumentParser):
     """Ends with code 64 and one line on a wrong call, and says which option may have been meant."""
 
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("allow_abbrev", False)  # what is short for one option may later be short for two
+        super().__init__(**options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Each command's parser itself refuses what it does not know."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(self._explain_unknown(unknown[0]))
+        return options, unknown
+
     def error(self, message: str) -> NoReturn:
-        prefix = "unrecognized arguments: "
-        if message.startswith(prefix):
-            message = self._explain_unknown(message.removeprefix(prefix).split()[0])
-        self.exit(Exit.USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(Exit.USAGE, f"{self.prog}: {message.removeprefix('argument ')}; see {self.prog} --help\n")
 
     def _explain_unknown(self, argument: str) -> str:
-        known = {option for parser in _parsers(self) for option in parser._option_string_actions}
-        close = difflib.get_close_matches(argument.split("=")[0], sorted(known), 1)
-        return f"unknown option {argument}" + (f"; did you mean {close[0]}?" if close else "")
-
-
-def _parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
-    """The parser and those of its subcommands."""
-    found = [parser]
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for child in action.choices.values():
-                found += _parsers(child)
-    return found
+        if not argument.startswith("-"):
+            return f"unexpected argument {argument!r}"
+        option = argument.split("=")[0]
+        close = difflib.get_close_matches(option, sorted(self._option_string_actions), 1)
+        return f"unknown option {option}" + (f"; did you mean {close[0]}?" if close else "")
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="ctt", description="A blockchain node for the Crypto-Trading energy market.")
+    parser = Parser(
+        prog="ctt", description="A blockchain node for the Crypto-Trading energy market.", epilog=EPILOG
+    )
     parser.add_argument("--version", action="version", version=f"ctt {VERSION}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
@@ -48,19 +63,35 @@ def build_parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code; expected failures are one line on standard error."""
+    """The exit code; expected failures are a line on standard error, or one for each fault of a document."""
     options = build_parser().parse_args(arguments)
     try:
         code: int = options.run(options)
+        sys.stdout.flush()
     except Failure as failure:
         print(f"ctt: {failure}", file=sys.stderr)
         return failure.exit_code
+    except InvalidGenesis as invalid:
+        print(f"ctt: the genesis document is refused:\n{_list_faults(invalid)}", file=sys.stderr)
+        return Exit.CONFIGURATION
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
-        return 0
+        # Whoever read our output has gone; what is still in the buffers would fail again at the end.
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return Exit.STORAGE
+    except Exception as bug:  # noqa: BLE001  # the root: whatever it is, it is ours, and the exit code says so
+        traceback.print_exc()
+        print(f"ctt: internal error: {bug!r}; please report it with the lines above", file=sys.stderr)
+        return Exit.BROKEN
     return code
+
+
+def _list_faults(invalid: InvalidGenesis) -> str:
+    lines = [f"  {path}: {text}" for path, text in invalid.faults[:FAULTS_SHOWN_MAX]]
+    over = len(invalid.faults) - len(lines)
+    return "\n".join([*lines, *([f"  and {over} more"] if over else [])])
 
 
 if __name__ == "__main__":

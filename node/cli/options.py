@@ -1,20 +1,30 @@
 """Options that several commands share, and how their values are read."""
 
 import argparse
+import re
 from pathlib import Path
+from typing import Final
+
+_HOST: Final = re.compile(r"\*|[a-z0-9._-]+|\[[0-9a-f:.]+\]")
+_ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s,]+")
 
 
 def port(text: str) -> int:
     """A TCP port; 0 is none."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65_535):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port (1-65535)")
+    if not (_is_whole(text) and 1 <= int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a port (1-65535)")
     return int(text)
 
 
 def positive_int(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    """A count from 1 to 10**9 - 1."""
+    if not (_is_whole(text) and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 to 999999999")
     return int(text)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9
 
 
 def seconds(text: str) -> float:
@@ -24,8 +34,26 @@ def seconds(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 10**9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of seconds above 0")
     return value
+
+
+def host_names(text: str) -> frozenset[str]:
+    """Names as they stand in a Host header, without port, separated by commas."""
+    return _each(text, _HOST, "host name without port, or *")
+
+
+def origins(text: str) -> frozenset[str]:
+    """Origins as browsers write them, separated by commas."""
+    return _each(text, _ORIGIN, "origin such as https://app.example, or *")
+
+
+def _each(text: str, form: re.Pattern[str], what: str) -> frozenset[str]:
+    items = [item.strip().lower() for item in text.split(",")]
+    for item in items:
+        if not form.fullmatch(item):
+            raise argparse.ArgumentTypeError(f"{item[:80]!r} is no {what}")
+    return frozenset(items)
 
 
 def add_directory(parser: argparse.ArgumentParser) -> None:

@@ -14,8 +14,24 @@ from node.verify import verify
 FAULTS_SHOWN_MAX = 100
 
 
+EPILOG = """\
+It re-hashes every block, checks every certificate, builds the state tree anew and recomputes every invariant. It
+takes the directory's lock: stop the node first, or verify a copy made while it was stopped.
+
+example:
+  ctt verify --dir data/node
+
+Exit code 0 when all is well, 65 when anything is wrong.
+"""
+
+
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser("verify", help="check a whole data directory, while no node runs on it")
+    parser = subparsers.add_parser(
+        "verify",
+        help="check a whole data directory, while no node runs on it",
+        description=__doc__,
+        epilog=EPILOG,
+    )
     add_directory(parser)
     parser.set_defaults(run=run)
 
@@ -33,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
     finally:
         store.close()
     if faults:
-        print(f"{options.dir}: {faults} faults up to block {height:,}", file=sys.stderr)
+        shown = f", the first {FAULTS_SHOWN_MAX} shown" if faults > FAULTS_SHOWN_MAX else ""
+        print(f"{options.dir}: faults up to block {height:,}: {faults}{shown}", file=sys.stderr)
         return Exit.DAMAGED
     print(f"{options.dir}: ok: {height + 1:,} blocks, the state root and every invariant hold")
     return 0
