@@ -176,7 +176,7 @@ class RpcServer:
         allowed = self.config.hosts
         if not match or not (name in HOSTS_ALWAYS or name in allowed or "*" in allowed):
             shown = given[0][:100]
-            raise _NotServed(403, f"host {shown!r} is not allowed; see rpc.hosts")
+            raise _NotServed(403, f"host {shown!r} is not allowed; see --rpc-hosts")
         return given[0]
 
     def _check_origin(self, given: list[str], host: str) -> dict[str, str]:
@@ -186,7 +186,7 @@ class RpcServer:
         is_own = origin in (f"http://{host}", f"https://{host}")
         is_known = is_own or origin in allowed or "*" in allowed or origin.startswith(EXTENSION_SCHEMES)
         if len(given) > 1 or not is_known:
-            raise _NotServed(403, f"origin {origin[:100]!r} is not allowed; see rpc.origins")
+            raise _NotServed(403, f"origin {origin[:100]!r} is not allowed; see --rpc-origins")
         return {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin, hdrs.VARY: "Origin"}
 
     async def _route(self, request: web.BaseRequest, allowed: dict[str, str]) -> web.StreamResponse:

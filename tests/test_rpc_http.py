@@ -218,7 +218,7 @@ async def test_the_loopback_is_a_known_host(node: Served, host: str) -> None:
 )  # fmt: skip
 async def test_other_hosts_are_refused(node: Served, host: str) -> None:
     said = await exchange(node, post(host=host))
-    assert status_of(said) == 403 and b"is not allowed; see rpc.hosts" in said
+    assert status_of(said) == 403 and b"is not allowed; see --rpc-hosts" in said
 
 
 async def test_a_request_needs_exactly_one_host(node: Served) -> None:
