@@ -53,7 +53,7 @@ def decode_node(data: bytes) -> tuple[bytes, ...]:
     for length in data[:SLOTS]:
         slots.append(data[at : at + length])
         at += length
-    if at != len(data) or len(slots) != SLOTS or not set(data[:SLOTS]) <= {0, HASH_BYTES, LEAF_BYTES}:
+    if at != len(data) or not set(data[:SLOTS]) <= {0, HASH_BYTES, LEAF_BYTES}:
         raise MalformedNode(f"{len(data)} bytes with slots of {list(data[:SLOTS])}")
     return tuple(slots)
 

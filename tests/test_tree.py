@@ -306,3 +306,13 @@ def test_a_root_of_bytes_that_are_no_node_shows_nothing() -> None:
 
     with pytest.raises(InvalidProof, match="node 0: 17 bytes with slots of"):
         check_proof(sha256(data), ONE, None, (data,))
+
+
+def test_a_chain_longer_than_a_key_shows_nothing() -> None:
+    """Only a root that no tree has could name it."""
+    proof = [NO_SLOTS]
+    while len(proof) <= DEPTH_MAX:
+        proof.insert(0, encode_node([sha256(proof[0])] + [b""] * 15))
+
+    with pytest.raises(InvalidProof, match="node 64 does not have the hash that its parent names"):
+        check_proof(sha256(proof[0]), ONE, None, proof)
