@@ -121,7 +121,7 @@ def _pages_of(slots: dict[int, int]) -> dict[int, ShelfPage]:
 def _audit_regions(
     books: _Books, address: Address, prosumer: Prosumer, slots: dict[int, int]
 ) -> Iterator[str]:
-    energy = {region: 0 for region in Region}
+    energy = dict.fromkeys(Region, 0)
     for slot, token_id in slots.items():
         token, region = books.tokens[token_id], region_of(prosumer, slot)
         energy[region] += token.energy_wh
