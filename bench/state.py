@@ -26,6 +26,7 @@ from ctt_state.preload import Generator, preload_address
 from ctt_state.transaction import DYNAMIC_FEE, Signed, Transaction
 from ctt_state.units import Address, Gas, Hash, Ms, Wei
 from node.ledger import BlockPlan, Ledger, create_ledger
+from node.memory import settle_memory
 
 SEED: Final = 7
 TOKENS_PER_PROSUMER: Final = 10
@@ -121,6 +122,7 @@ def measure(tokens: int, options: argparse.Namespace) -> dict[str, Any]:
         ledger = make_ledger(directory / "node", options.genesis, tokens)
         made_seconds = time.monotonic() - start
         fleet, watch = Fleet(tokens), Stopwatch()
+        settle_memory()
         for _ in range(options.warm_blocks):
             run_block(ledger, fleet.block(options.transactions), Stopwatch())
         succeeded = 0
@@ -144,7 +146,9 @@ def measure(tokens: int, options: argparse.Namespace) -> dict[str, Any]:
         "of": options.blocks * options.transactions,
         "cpu_us_per_transaction": {
             **steps,
-            "total": round(sum(map(sum, watch.seconds.values())) / options.blocks / options.transactions * 1e6, 2),
+            "total": round(
+                sum(map(sum, watch.seconds.values())) / options.blocks / options.transactions * 1e6, 2
+            ),
         },
         "genesis_seconds": round(made_seconds, 2),
         "restart_seconds": round(restart_seconds, 3),
@@ -159,7 +163,9 @@ def main() -> int:
     parser.add_argument("--warm-blocks", type=int, default=20)
     parser.add_argument("--transactions", type=int, default=700, help="of each block")
     parser.add_argument("--genesis", type=Path, default=Path("genesis.json"))
-    parser.add_argument("--dir", type=Path, help="where the chains are made (default: the temporary directory)")
+    parser.add_argument(
+        "--dir", type=Path, help="where the chains are made (default: the temporary directory)"
+    )
     options = parser.parse_args()
     results = []
     for tokens in map(int, options.tokens.split(",")):

@@ -89,14 +89,23 @@ async def prepare_meters(client: Client, chain_id: int, run: str) -> list[BenchM
     certify = "certifyMeter(address,uint8,uint64,bool)"
     for first in range(0, METERS, SETUP_IN_FLIGHT):
         share = range(first, min(first + SETUP_IN_FLIGHT, METERS))
-        await _settle(client, [await treasurer.send(CTT, certify, meters[i].address, 1, 0, False) for i in share])
+        await _settle(
+            client, [await treasurer.send(CTT, certify, meters[i].address, 1, 0, False) for i in share]
+        )
         await _settle(client, [await treasurer.send_raw(owners[i].address, value) for i in share])
-        await _settle(client, [await owners[i].send(CTT, "register(address)", meters[i].address) for i in share])
-        await _settle(client, [await meters[i].send(CTT, "confirm(address)", owners[i].address) for i in share])
-        buys = [owners[i].send(CTT, "buyEmptyTokens(uint256)", TOKENS_PER_PROSUMER, value=value) for i in share]
+        await _settle(
+            client, [await owners[i].send(CTT, "register(address)", meters[i].address) for i in share]
+        )
+        await _settle(
+            client, [await meters[i].send(CTT, "confirm(address)", owners[i].address) for i in share]
+        )
+        buys = [
+            owners[i].send(CTT, "buyEmptyTokens(uint256)", TOKENS_PER_PROSUMER, value=value) for i in share
+        ]
         await _settle(client, [await buy for buy in buys])
     return [
-        BenchMeter(bench_key(run, "meter", number), owner.address, nonce=1) for number, owner in enumerate(owners)
+        BenchMeter(bench_key(run, "meter", number), owner.address, nonce=1)
+        for number, owner in enumerate(owners)
     ]
 
 
@@ -122,9 +131,7 @@ async def closed_loop(
     return load
 
 
-async def open_loop(
-    session: aiohttp.ClientSession, url: str, bodies: list[bytes], per_second: float
-) -> Load:
+async def open_loop(session: aiohttp.ClientSession, url: str, bodies: list[bytes], per_second: float) -> Load:
     """Sends each body at its time, whether or not the ones before were answered."""
     load, start = Load(), time.monotonic()
     async with asyncio.TaskGroup() as tasks:
@@ -254,9 +261,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.throughput", description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8545")
     parser.add_argument("--pid", type=int, help="the node's process, to count its CPU time")
-    parser.add_argument("--transactions", type=int, default=20_000, help="of each closed loop (default 20,000)")
+    parser.add_argument(
+        "--transactions", type=int, default=20_000, help="of each closed loop (default 20,000)"
+    )
     parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--rate", type=float, action="append", help="of an open loop, tx/s (default: half the peak)")
+    parser.add_argument(
+        "--rate", type=float, action="append", help="of an open loop, tx/s (default: half the peak)"
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="of an open loop")
     parser.add_argument("--run", help="names the meters; two runs with one name share them")
     try:

@@ -248,12 +248,18 @@ def _canonical(name: str, params: Iterable[Param]) -> str:
 def _parse_declaration(text: str) -> tuple[str, tuple[Param, ...], str]:
     """Name, parameters and what follows the closing bracket."""
     name, _, rest = text.partition("(")
-    depth, end = 1, 0
-    for end, char in enumerate(rest):
+    end = _closing_bracket(rest)
+    return name, parse_params(rest[:end]), rest[end + 1 :].strip()
+
+
+def _closing_bracket(text: str) -> int:
+    """Where the bracket closes that was open before this text."""
+    depth = 1
+    for at, char in enumerate(text):
         depth += (char == "(") - (char == ")")
         if depth == 0:
-            break
-    return name, parse_params(rest[:end]), rest[end + 1 :].strip()
+            return at
+    raise ValueError(f"no closing bracket in a declaration: {text!r}")
 
 
 def _check_bounded(inputs: Iterable[Param]) -> None:

@@ -42,7 +42,7 @@ BLOCK_TRANSACTIONS_MAX: Final = 5_000
 BLOCK_BYTES_MAX: Final = 2 * 1024 * 1024
 RECORDS_CACHED_MAX: Final = 150_000  # twice that, of about 300 bytes each
 NODES_CACHED_MAX: Final = 40_000  # twice that, of about 700 bytes each
-BLOCKS_CACHED_MAX: Final = 64  # decoded final blocks, for receipts and logs just asked for
+BLOCKS_CACHED_MAX: Final = 16  # decoded final blocks, for receipts and logs just asked for
 STATES_CACHED_MAX: Final = 8  # past states, each what changed since
 
 
@@ -301,8 +301,9 @@ def create_ledger(directory: Path, document: bytes) -> Genesis:
     def node_rows() -> Iterator[tuple[bytes, bytes]]:
         nonlocal root_node
         leaves.sort()
-        for path, root_node in build(leaves):
-            yield path, root_node  # the root comes last
+        for path, data in build(leaves):
+            root_node = data  # the root comes last
+            yield path, data
 
     with Store.create(directory, document, genesis.hash) as creation:
         creation.load_state(state_rows())

@@ -7,8 +7,10 @@ goes on answering while a block is made; there is never more than one block in t
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from typing import Final, TypeVar, assert_never
 
@@ -95,17 +97,15 @@ class Runner:
         due_ms = self._engine.deadline_ms(clocks)
         if due_ms is None:
             raise AssertionError("the engine waits for an effect that was already carried out")
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), max(due_ms - clocks.mono_ms, 0) / 1_000)
-        except TimeoutError:
-            pass
 
     async def _feed(self, event: Event) -> None:
         """One event, and those that its effects lead to."""
-        events = [event]
+        events = deque((event,))
         while events:
-            for effect in self._engine.step(events.pop(0), read_clocks()):
-                events.append(await self._carry_out(effect))
+            effects = self._engine.step(events.popleft(), read_clocks())
+            events.extend([await self._carry_out(effect) for effect in effects])
 
     async def _carry_out(self, effect: Effect) -> Event:
         match effect:

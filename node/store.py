@@ -43,6 +43,7 @@ from node.anchor import Anchor, Head, read_anchor
 from node.datadir import (
     ANCHOR_FILE,
     DATABASE,
+    KIB,
     MIB,
     RESTORE_REMEDY,
     SPACE_LIMITS,
@@ -89,6 +90,7 @@ LEVELDB_OPTIONS: Final[dict[str, Any]] = {
     "write_buffer_size": 16 * MIB,
     "lru_cache_size": 32 * MIB,
     "max_file_size": 8 * MIB,
+    "block_size": 2 * KIB,  # LevelDB checks a whole block's checksum for each row it reads
     "max_open_files": 512,
     "bloom_filter_bits": 10,
     "compression": None,
@@ -425,7 +427,8 @@ class Creation:
             raise self._explain(fault) from None
 
     def _settle(self) -> None:
-        """Turns LevelDB's logs into tables, which closing alone does not, and makes every file durable."""
+        """Turns LevelDB's logs into tables of one level, which closing alone does not, and makes every file durable."""
+        self._database.compact_range()
         self._database.close()
         _open_leveldb(self._path).close()
         for file in self._path.iterdir():

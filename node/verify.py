@@ -83,8 +83,9 @@ def _tree_faults(store: Store, head: Header) -> Iterator[str]:
     """The tree built anew from the records has the head's root, and its nodes are the stored ones."""
     leaves = sorted((sha256(key), sha256(data)) for key, data in store.state_rows())
     built = dict(build(leaves))
-    if sha256(built[b""]) != head.state_root:
-        yield f"the records have state root {hex_of(sha256(built[b'']))}, block {head.height} has {hex_of(head.state_root)}"
+    root = sha256(built[b""])
+    if root != head.state_root:
+        yield f"the records have state root {hex_of(root)}, block {head.height} has {hex_of(head.state_root)}"
     for path, data in store.node_rows():
         if built.pop(path, None) != data:
             yield f"tree node at 0x{path.hex()} is not what its records make it"

@@ -1,4 +1,4 @@
-"""What the methods of one node share: the chain, its blocks, filters, subscriptions and those who wait for a receipt."""
+"""What the methods of one node share: chain, blocks, filters, subscriptions and those who wait for a receipt."""
 
 import asyncio
 from collections.abc import Callable

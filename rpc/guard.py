@@ -129,10 +129,8 @@ class Guarded(RequestHandler):
     ) -> web.StreamResponse:
         """The answer to what is no HTTP: short, and in no log, as anyone can cause it at any rate."""
         if status == 400:
-            too_long = (
-                isinstance(exc, LineTooLong)
-                or "headers" in (message or "").lower()
-                and "many" in (message or "")
+            too_long = isinstance(exc, LineTooLong) or (
+                "headers" in (message or "").lower() and "many" in (message or "")
             )
             response = web.Response(
                 status=431 if too_long else 400, text="malformed or oversized HTTP request\n"

@@ -165,7 +165,8 @@ class BlockView:
     def log(self, index: int, log: Log, log_index: int) -> RawJson:
         """One log of transaction `index`; `log_index` counts through the block."""
         return RawJson(
-            f'{{"address":"0x{log.address.hex()}","topics":{array(map(hex_text, log.topics))},"data":"0x{log.data.hex()}",{self._place},'
+            f'{{"address":"0x{log.address.hex()}","topics":{array(map(hex_text, log.topics))},'
+            f'"data":"0x{log.data.hex()}",{self._place},'
             f'"transactionHash":"0x{self.final.transaction_hashes[index].hex()}",'
             f'"transactionIndex":"{hex(index)}","logIndex":"{hex(log_index)}","removed":false}}'
         )

@@ -1,18 +1,17 @@
 """A real node in a process of its own, for tests that need one."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
-
-import json
-import urllib.error
-import urllib.request
 
 from ctt_state.genesis import development_key
 from node.cli.init import initialise

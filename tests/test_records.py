@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-import msgpack  # type: ignore[import-untyped]  # has no annotations
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

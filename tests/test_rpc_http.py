@@ -33,7 +33,7 @@ async def exchange(node: Served, request: bytes, timeout_s: float = 5.0) -> byte
         async with asyncio.timeout(timeout_s):
             while chunk := await reader.read(65_536):
                 said += chunk
-                if b"keep-alive" in said or said.count(b"\r\n\r\n") and b"Content-Length" in said:
+                if b"keep-alive" in said or (said.count(b"\r\n\r\n") and b"Content-Length" in said):
                     break
     except (TimeoutError, ConnectionError):
         pass

@@ -15,11 +15,14 @@ STATEMENT = Statement(Kind.FINALIZE, 1, 7, 6, BLOCK)
 
 def make_certificate(*signers: int, statement: Statement = STATEMENT) -> Certificate:
     digest = STATEMENT.digest(CHAIN)
-    return Certificate(statement, tuple((signer, sign_compact(SECRETS[signer], digest)) for signer in signers))
+    return Certificate(
+        statement, tuple((signer, sign_compact(SECRETS[signer], digest)) for signer in signers)
+    )
 
 
 @pytest.mark.parametrize(
-    ("validators", "votes"), [(1, 1), (2, 2), (3, 3), (4, 3), (5, 4), (6, 5), (7, 5), (10, 7), (21, 15), (100, 67)]
+    ("validators", "votes"),
+    [(1, 1), (2, 2), (3, 3), (4, 3), (5, 4), (6, 5), (7, 5), (10, 7), (21, 15), (100, 67)],
 )
 def test_quorum_is_all_but_the_tolerable_faults(validators: int, votes: int) -> None:
     assert quorum(validators) == votes

@@ -24,9 +24,7 @@ LINE_SECONDS: Final = 5.0
 PICTURE_COLUMNS: Final = 108
 
 
-async def play(
-    url: str, *, homes: int = HOMES, as_json: bool = False, picture: Path | None = None
-) -> None:
+async def play(url: str, *, homes: int = HOMES, as_json: bool = False, picture: Path | None = None) -> None:
     """Until it is cancelled; then draws its last screen if it is to.
 
     Raises: RpcError, aiohttp.ClientError or TimeoutError when the node goes away."""
@@ -80,7 +78,9 @@ def main() -> int:
     parser.add_argument("url", nargs="?", default="http://127.0.0.1:8545")
     parser.add_argument("--homes", type=int, default=HOMES)
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="write the last screen as an SVG picture")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="write the last screen as an SVG picture"
+    )
     options = parser.parse_args()
     with suppress(KeyboardInterrupt):
         asyncio.run(play(options.url, homes=options.homes, as_json=options.json, picture=options.picture))

@@ -1,7 +1,7 @@
 """A working day in June, quarter hour by quarter hour: how a household draws on the grid, without and with PV.
 
-Source: the German standard load profiles of 2025 (BDEW), H25 (household) and P25 (household with PV), in Wh a quarter hour
-for a yearly draw of 1,000,000 kWh. The figures are facts; scale them by a home's yearly consumption.
+Source: the German standard load profiles of 2025 (BDEW), H25 (household) and P25 (household with PV), in Wh a
+quarter hour for a yearly draw of 1,000,000 kWh. The figures are facts; scale them by a home's yearly consumption.
 """
 
 from typing import Final

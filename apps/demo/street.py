@@ -143,7 +143,7 @@ class Street:
 
     async def _trade(self, home: Home) -> None:
         """Who has full tokens offers one; who is short of energy buys the next one offered."""
-        _, _, full, partial, empty, on_sale, *_ = await self._prosumer(home)
+        _, _, full, _, _, on_sale, *_ = await self._prosumer(home)
         stored, spare = await self.client.read(CTT, "energyOf(address)", home.owner.address)
         if home.kind is not Kind.HOUSEHOLD and full > 1 and not on_sale:
             await self._offer(home)

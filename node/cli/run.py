@@ -2,62 +2,122 @@
 
 import argparse
 import asyncio
+import errno
+import ipaddress
 import logging
+import os
 import signal
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import uvloop
 
-from ctt_state.crypto import public_key
-from ctt_state.genesis import Genesis
-from ctt_state.units import hex_of
-from node.cli.options import add_directory, port, positive_int
+from ctt_state.genesis import load_genesis
+from ctt_state.units import Hash
+from node.cli.init import find_signer, read_genesis
+from node.cli.options import add_directory, host_names, origins, port, positive_int
+from node.cli.process import prepare_process
 from node.exits import Exit, Failure
 from node.keys import KEY_FILE, load_key
 from node.ledger import Ledger
+from node.memory import settle_memory
 from node.mempool import MempoolLimits
 from node.node import Node
-from rpc.server import ServerConfig, ServerLimits, serve
+from node.store import Store
+from rpc.server import RpcServer, ServerConfig, ServerLimits, serve
 
 POOL: Final = MempoolLimits()
 DOOR: Final = ServerLimits()
+EPILOG: Final = """\
+It stops cleanly on SIGTERM or Ctrl-C, at once on a second one; either way it goes on where it was.
+
+examples:
+  ctt run --dir data/node
+  ctt run --dir /var/lib/ctt --genesis grid.json --rpc-port 8555
+  ctt run --dir data/node --rpc-hosts node.example --rpc-origins https://app.example     behind a TLS proxy
+"""
 
 log = logging.getLogger(__name__)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser("run", help="run the node of a data directory")
+    parser = subparsers.add_parser(
+        "run", help="run the node of a data directory", description=__doc__, epilog=EPILOG
+    )
     add_directory(parser)
-    parser.add_argument("--rpc-host", default="127.0.0.1", metavar="HOST", help="where JSON-RPC listens")
-    parser.add_argument("--rpc-port", type=port, default=8545, metavar="PORT")
     parser.add_argument(
+        "--genesis", type=Path, metavar="FILE", help="refuse to run unless DIR holds this document's chain"
+    )
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: info"
+    )
+    _add_rpc_options(parser.add_argument_group("JSON-RPC"))
+    parser.set_defaults(run=run)
+
+
+def _add_rpc_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--rpc-host", default="127.0.0.1", metavar="HOST", help="where it listens (default: %(default)s)"
+    )
+    group.add_argument(
+        "--rpc-port",
+        type=port,
+        default=8545,
+        metavar="PORT",
+        help="HTTP and WebSocket (default: %(default)s)",
+    )
+    group.add_argument(
+        "--insecure-rpc",
+        action="store_true",
+        help="let --rpc-host be open to the network, where anyone may read and send, unencrypted",
+    )
+    group.add_argument(
+        "--rpc-hosts",
+        type=host_names,
+        default=frozenset(),
+        metavar="NAME,...",
+        help="host names that clients may call it by, besides the loopback's; * for any",
+    )
+    group.add_argument(
+        "--rpc-origins",
+        type=origins,
+        default=frozenset(),
+        metavar="ORIGIN,...",
+        help="web pages that may call it, such as https://app.example; * for any",
+    )
+    group.add_argument(
         "--rpc-connections-per-address",
         type=positive_int,
         default=DOOR.connections_per_address_max,
         metavar="N",
-        help="default: %(default)s",
+        help="at once (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--account-slots",
         type=positive_int,
         default=POOL.ordinary_places,
         metavar="N",
         help="transactions of one ordinary sender in the pool (default: %(default)s)",
     )
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
-    key = load_key(options.dir / KEY_FILE)
-    ledger = Ledger.open(options.dir)
+    check_exposure(options.rpc_host, allow_public=options.insecure_rpc)
+    prepare_process()
+    expected = load_genesis(read_genesis(options.genesis)).hash if options.genesis else None
+    ledger = _open_ledger(options.dir, expected)
     try:
+        check_size(len(ledger.genesis.validators))
+        key = load_key(options.dir / KEY_FILE)
         signer = find_signer(ledger.genesis, key)
+        if os.geteuid() == 0:
+            log.warning("running as root: a user of its own would be safer")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(options, ledger, key, signer))
     finally:
@@ -65,40 +125,84 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def find_signer(genesis: Genesis, key: bytes) -> int:
-    """The place of this consensus key in the validator set. Raises: Failure."""
-    ours = public_key(key)
-    for place, validator in enumerate(genesis.validators):
-        if validator.consensus_key == ours:
-            return place
-    raise Failure(
-        Exit.CONFIGURATION,
-        f"key {hex_of(ours)} is none of the genesis document's validators, and this release runs validators only",
-    )
+def check_exposure(host: str, *, allow_public: bool) -> None:
+    """JSON-RPC knows neither TLS nor tokens. Raises: Failure (78) when others than this machine could reach it."""
+    if not (allow_public or _is_loopback(host)):
+        raise Failure(
+            Exit.CONFIGURATION,
+            f"rpc on {host or 'every address'} would be open to the network, without TLS or tokens: listen on "
+            "127.0.0.1 behind a proxy, or say --insecure-rpc",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_size(validators: int) -> None:
+    """Raises: Failure (78)."""
+    if validators != 1:
+        raise Failure(
+            Exit.CONFIGURATION,
+            f"the chain has {validators} validators; this release runs networks of one validator",
+        )
+
+
+def _open_ledger(directory: Path, expected: Hash | None) -> Ledger:
+    store = Store.open(directory, expected)
+    try:
+        return Ledger(store)
+    except BaseException:
+        store.close()
+        raise
 
 
 async def _run(options: argparse.Namespace, ledger: Ledger, key: bytes, signer: int) -> None:
     slots = options.account_slots
     limits = replace(POOL, ordinary_places=slots, meter_places=max(slots, POOL.meter_places))
     node = Node(ledger, consensus_key=key, signer=signer, limits=limits)
-    for name in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(name, node.stop)
+    _stop_on_signals(node)
     config = ServerConfig(
         host=options.rpc_host,
         port=options.rpc_port,
+        hosts=options.rpc_hosts,
+        origins=options.rpc_origins,
         limits=replace(DOOR, connections_per_address_max=options.rpc_connections_per_address),
     )
-    try:
-        async with serve(node, config) as server:
-            log.info(
-                "chain %d at block %d, JSON-RPC at %s",
-                ledger.chain.chain_id,
-                node.head.block.header.height,
-                server.url,
-            )
-            await node.run()
-    except OSError as fault:
-        raise Failure(
-            Exit.UNAVAILABLE, f"cannot listen on {options.rpc_host}:{options.rpc_port}: {fault.strerror}"
-        ) from None
+    settle_memory()
+    async with AsyncExitStack() as stack:
+        server = await _listen(stack, node, config)
+        height = node.head.block.header.height
+        log.info("chain %d at block %d, JSON-RPC at %s", ledger.chain.chain_id, height, server.url)
+        await node.run()
     log.info("stopped at block %d", node.head.block.header.height)
+
+
+def _stop_on_signals(node: Node) -> None:
+    """The first asks the node to stop; the second ends the process, which loses nothing that was final."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def stop() -> None:
+        log.info("stopping")
+        node.stop()
+        for number in signals:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in signals:
+        loop.add_signal_handler(number, stop)
+
+
+async def _listen(stack: AsyncExitStack, node: Node, config: ServerConfig) -> RpcServer:
+    """Raises: Failure: 77 a port that only the superuser gets, 69 an address that cannot be had."""
+    try:
+        return await stack.enter_async_context(serve(node, config))
+    except OSError as fault:
+        code = Exit.PERMISSION if fault.errno in (errno.EACCES, errno.EPERM) else Exit.UNAVAILABLE
+        number = fault.errno or 0  # of a name that does not resolve it is negative, and no errno
+        cause = os.strerror(number) if number > 0 else fault.strerror
+        raise Failure(code, f"cannot listen on {config.host}:{config.port}: {cause}") from None

@@ -57,7 +57,7 @@ def account() -> str:
 
 def transfer(nonce: int) -> str:
     to = bench_key("kill", "receiver", nonce)[:20]
-    raw = sign_transaction(TREASURER, chain_id=CHAIN_ID, nonce=nonce, gas_limit=21_000, to=to, value=1)  # type: ignore[arg-type]  # any 20 bytes
+    raw = sign_transaction(TREASURER, chain_id=CHAIN_ID, nonce=nonce, gas_limit=21_000, to=to, value=1)
     return hex_of(raw)
 
 
