@@ -38,8 +38,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(options: argparse.Namespace) -> int:
     store = Store.open(options.dir)
+    console = Console(stderr=True)
     try:
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             faults = 0
             for fault in verify(store, progress):
                 faults += 1
@@ -52,5 +53,6 @@ def run(options: argparse.Namespace) -> int:
         shown = f", the first {FAULTS_SHOWN_MAX} shown" if faults > FAULTS_SHOWN_MAX else ""
         print(f"{options.dir}: faults up to block {height:,}: {faults}{shown}", file=sys.stderr)
         return Exit.DAMAGED
-    print(f"{options.dir}: ok: {height + 1:,} blocks, the state root and every invariant hold")
+    blocks = "block 0" if height == 0 else f"{height + 1:,} blocks"
+    print(f"{options.dir}: ok: {blocks}, the state root and every invariant hold")
     return 0
