@@ -23,6 +23,13 @@ log = logging.getLogger(__name__)
 CLIENT_VERSION: Final = f"ctt/v{VERSION}"
 
 
+class ShortOfSpace(InvalidTransaction):
+    """The node's disk is nearly full."""
+
+    def __init__(self) -> None:
+        super().__init__("the node is short of disk space and takes no transactions; send it to another or later")
+
+
 class Listeners:
     """Functions to call with each of something, in the order in which it comes."""
 
@@ -121,6 +128,8 @@ class Node:
 
         Raises: RecoveryBusy.
         """
+        if not self._runner.takes_transactions:
+            return [ShortOfSpace()] * len(raws)
         decoded = [self._decode(raw) for raw in raws]
         transactions = [each for each in decoded if isinstance(each, Transaction)]
         senders = iter(await self._recovery.recover(transactions))

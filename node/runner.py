@@ -32,11 +32,13 @@ from node.consensus.engine import (
     Tick,
     VoteSigned,
 )
+from node.datadir import Space, check_room, free_space
 from node.ledger import BLOCK_TRANSACTIONS_MAX, BlockPlan, Executed, Ledger
 from node.mempool import Mempool
 from node.store import StorageFailed
 
 STORAGE_SECONDS_MAX: Final = 10.0  # a disk that answers later than this stops the node
+SPACE_BLOCKS: Final = 30  # how often the free space is looked at: every ten seconds
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +78,16 @@ class Runner:
         self._storage = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._stopping = asyncio.Event()
         self._built: Executed | None = None
+        self._space = Space.AMPLE
 
     def stop(self) -> None:
         """Lets the block under way become final, then ends `run`."""
         self._stopping.set()
+
+    @property
+    def takes_transactions(self) -> bool:
+        """Not while the disk has room for little more than what is already under way."""
+        return self._space > Space.NO_CLIENTS
 
     async def run(self) -> None:
         """Raises: StorageFailed; nothing is then signed or written any more."""
@@ -141,7 +149,22 @@ class Runner:
         final = executed.final
         self._pool.on_block(self._nonces(final), read_clocks().wall_ms)
         self._on_final(final)
+        if final.block.header.height % SPACE_BLOCKS == 0:
+            await self._look_at_space()
         return BlockFinal(head_of(final))
+
+    async def _look_at_space(self) -> None:
+        """Tells the operator when the disk fills up. Raises: StorageFailed when the node must stop while it can."""
+        directory = self._ledger.store.directory
+        before, self._space = self._space, await self._on_storage(free_space, directory)
+        if self._space is Space.STOP:
+            await self._on_storage(check_room, directory)
+        if self._space < before:
+            log.warning(
+                "%s: the file system is filling up%s; free space",
+                directory,
+                "" if self.takes_transactions else ", clients' transactions are refused",
+            )
 
     def _nonces(self, final: FinalBlock) -> Iterator[tuple[Address, int]]:
         """The senders of the block with the nonces that their accounts now have."""
