@@ -23,14 +23,14 @@ Outcome = Address | InvalidTransaction
 
 
 class RecoveryBusy(InvalidTransaction):
-    """More transactions wait for their signature check than the node keeps."""
+    """More transactions wait for their signature check than the node keeps, or the node is stopping."""
 
     def __init__(self) -> None:
         super().__init__("txpool is full")
 
 
 class _Request:
-    """Transactions that came together, and what became of each so far."""
+    """Transactions that came together, and what became of each so far. Its client may be gone before it is done."""
 
     __slots__ = ("done", "left", "outcomes")
 
@@ -42,8 +42,12 @@ class _Request:
     def settle(self, index: int, outcome: Outcome) -> None:
         self.outcomes[index] = outcome
         self.left -= 1
-        if not self.left and not self.done.done():  # its client may be gone
+        if not self.left and not self.done.done():
             self.done.set_result(self.outcomes)
+
+    def fail(self, reason: BaseException) -> None:
+        if not self.done.done():
+            self.done.set_exception(reason)
 
 
 class SenderRecovery:
@@ -53,10 +57,11 @@ class SenderRecovery:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="recover")
         self._waiting: deque[tuple[Transaction, _Request, int]] = deque()
         self._running = 0
+        self._is_closed = False
 
     async def recover(self, transactions: Sequence[Transaction]) -> list[Outcome]:
         """The sender of each, or why there is none, in order. Raises: RecoveryBusy."""
-        if len(self._waiting) + len(transactions) > WAITING_MAX:
+        if self._is_closed or len(self._waiting) + len(transactions) > WAITING_MAX:
             raise RecoveryBusy
         if not transactions:
             return []
@@ -67,7 +72,11 @@ class SenderRecovery:
         return await request.done
 
     def close(self) -> None:
-        """Call it when nobody waits any more."""
+        """Refuses all that wait, and ends the threads after the work that they have begun, a few ms."""
+        self._is_closed = True
+        while self._waiting:
+            _, request, _ = self._waiting.popleft()
+            request.fail(RecoveryBusy())
         self._threads.shutdown(wait=True)
 
     def _start(self) -> None:
@@ -84,9 +93,14 @@ class SenderRecovery:
         self, chunk: list[tuple[Transaction, _Request, int]], work: "asyncio.Future[list[Outcome]]"
     ) -> None:
         self._running -= 1
+        self._start()
+        fault = work.exception()
+        if fault is not None:  # our own mistake: each client is told, rather than waits for ever
+            for _, request, _ in chunk:
+                request.fail(fault)
+            return
         for (_, request, index), outcome in zip(chunk, work.result(), strict=True):
             request.settle(index, outcome)
-        self._start()
 
 
 def _recover_all(transactions: Sequence[Transaction]) -> list[Outcome]:
@@ -95,5 +109,7 @@ def _recover_all(transactions: Sequence[Transaction]) -> list[Outcome]:
         try:
             outcomes.append(recover_sender(transaction))
         except InvalidTransaction as refusal:
+            # Their frames hold the list that holds it: a cycle, which would keep the transaction too.
+            refusal.__traceback__ = refusal.__context__ = None
             outcomes.append(refusal)
     return outcomes
