@@ -42,6 +42,11 @@ SPACE_BLOCKS: Final = 30  # how often the free space is looked at: every ten sec
 
 log = logging.getLogger(__name__)
 
+
+class DiskSilent(StorageFailed):
+    """The disk does not answer. The storage thread may hang for ever: nobody may wait for it, nor close the store."""
+
+
 T = TypeVar("T")
 
 
@@ -91,12 +96,16 @@ class Runner:
 
     async def run(self) -> None:
         """Raises: StorageFailed; nothing is then signed or written any more."""
+        is_answering = True
         try:
             while not self._stopping.is_set():
                 await self._sleep_until_due()
                 await self._feed(Tick())
+        except DiskSilent:
+            is_answering = False
+            raise
         finally:
-            self._storage.shutdown(wait=True)
+            self._storage.shutdown(wait=is_answering)
 
     async def _sleep_until_due(self) -> None:
         """Until the engine's deadline, or until `stop`. Effects are carried out before the next call, so the engine
@@ -180,6 +189,7 @@ class Runner:
             async with asyncio.timeout(STORAGE_SECONDS_MAX):
                 return await loop.run_in_executor(self._storage, work, *arguments)
         except TimeoutError:
-            raise StorageFailed(
-                f"{self._ledger.store.directory}: the disk does not answer for {STORAGE_SECONDS_MAX:.0f} s"
+            raise DiskSilent(
+                f"{self._ledger.store.directory}: the disk does not answer for {STORAGE_SECONDS_MAX:.0f} s; the last "
+                f"final block {self._ledger.store.head.height:,} is safe. Check the disk before a restart."
             ) from None

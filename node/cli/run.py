@@ -11,7 +11,7 @@ import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import uvloop
 
@@ -26,6 +26,7 @@ from node.ledger import Ledger
 from node.memory import settle_memory
 from node.mempool import MempoolLimits
 from node.node import Node
+from node.runner import DiskSilent
 from node.store import Store
 from rpc.server import RpcServer, ServerConfig, ServerLimits, serve
 
@@ -120,9 +121,17 @@ def run(options: argparse.Namespace) -> int:
             log.warning("running as root: a user of its own would be safer")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(options, ledger, key, signer))
+    except DiskSilent as failure:
+        _leave_at_once(failure)
     finally:
         ledger.close()
     return 0
+
+
+def _leave_at_once(failure: Failure) -> NoReturn:
+    """Without closing the store or joining the thread that hangs in it."""
+    print(f"ctt: {failure}", file=sys.stderr, flush=True)
+    os._exit(failure.exit_code)
 
 
 def check_exposure(host: str, *, allow_public: bool) -> None:
