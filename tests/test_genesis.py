@@ -678,3 +678,34 @@ def test_the_set_of_validators_does_not_depend_on_their_order_in_the_document() 
     assert one.hash != two.hash
     assert one.validators == two.validators
     assert hash_validators(one.validators) != hash_validators(one.validators[:3])
+
+
+# --- the page -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_names_every_member() -> None:
+    document = make_document(x=0)
+    document["ctt"]["x"] = document["validators"][0]["x"] = 0
+    document["accounts"][ALICE]["x"] = 0
+    entries = {"meters": [{"x": 0}], "prosumers": [{"x": 0}], "tokens": [{"x": 0}], "generate": {"x": 0}}
+    document["preload"] = {"x": 0} | entries
+    page = (SHIPPED.parent / "docs" / "GENESIS.md").read_text()
+
+    known = [
+        text.removeprefix("unknown member; known: ")
+        for path, text in faults_of(document)
+        if path.endswith(".x")
+    ]
+
+    assert len(known) == 9
+    for member in ", ".join(known).split(", "):
+        assert f"`{member}`" in page or f'"{member}"' in page
+
+
+def test_the_example_of_the_page_is_accepted() -> None:
+    page = (SHIPPED.parent / "docs" / "GENESIS.md").read_text()
+    example = page.split("```json\n")[1].split("```")[0]
+
+    genesis = load(make_document(**json.loads(f"{{{example}}}")))
+
+    assert len(of_kind(records_of(genesis), Token)) == 3
