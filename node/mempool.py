@@ -310,7 +310,7 @@ class Mempool:
                 self._promote(queue)
 
     def _swap(self, queue: "_Queue", replaced: Signed, signed: Signed) -> None:
-        """Puts one transaction into the other's place; a queued one's life begins anew."""
+        """Puts one transaction into the other's place; a queued one comes last then, and its life begins anew."""
         lane, transaction = self._lane(queue.role), signed.transaction
         del self._by_hash[replaced.transaction.hash]
         self._by_hash[transaction.hash] = signed
@@ -319,6 +319,7 @@ class Mempool:
         if transaction.nonce in queue.pending:
             queue.pending[transaction.nonce] = signed
         else:
+            del queue.queued[transaction.nonce]
             queue.queued[transaction.nonce] = signed
             lane.dequeue(replaced)
             lane.enqueue(signed, self._now_ms)
@@ -361,7 +362,7 @@ class Mempool:
         for used in range(queue.nonce, min(nonce, next_nonce)):
             self._release(queue, pending.pop(used))
         queue.nonce = nonce
-        if queue.queued and nonce >= next_nonce:
+        if queue.queued and nonce > next_nonce:
             for used in [each for each in queue.queued if each < nonce]:
                 signed = queue.queued.pop(used)
                 self._lane(queue.role).dequeue(signed)
