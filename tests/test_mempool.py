@@ -304,6 +304,15 @@ def test_a_sender_without_a_free_place_may_replace() -> None:
     assert pool.mempool.counts() == (16, 0)
 
 
+def test_a_full_pool_takes_a_replacement_and_displaces_nothing_for_it() -> None:
+    pool = Pool(replace(WIDE, transactions_max=2))
+    pool.send(ALICE, [0, 2])
+
+    pool.add(make_transaction(ALICE, 0, max_fee=1), make_transaction(ALICE, 2, max_fee=1))
+
+    assert pool.mempool.counts() == (1, 1)
+
+
 def test_a_larger_replacement_needs_the_bytes_that_it_adds() -> None:
     pool = Pool(replace(WIDE, bytes_max=2 * TX_BYTES + 100))
     pool.send(ALICE, [0, 1])
@@ -332,6 +341,13 @@ def test_the_missing_nonce_makes_what_follows_pending() -> None:
 
 def test_the_pending_nonce_of_a_stranger_is_its_accounts() -> None:
     assert Pool().mempool.pending_nonce(BOB, 7) == 7
+
+
+def test_the_pending_nonce_is_never_below_the_accounts() -> None:
+    pool = Pool()
+    pool.send(ALICE, [0])
+
+    assert pool.mempool.pending_nonce(ALICE, 3) == 3
 
 
 def test_a_transaction_is_found_by_its_hash_while_it_is_here() -> None:
