@@ -37,8 +37,10 @@ def parse_json(text: bytes) -> Any:
     if text.startswith(codecs.BOM_UTF8):
         raise MalformedJson("starts with a byte order mark; save it as UTF-8 without one")
     try:
+        decoded = text.decode()
+        _check_nesting(decoded)
         document = json.loads(
-            text.decode(),
+            decoded,
             object_pairs_hook=_members,
             parse_int=_integer,
             parse_float=_refuse_number,
@@ -48,9 +50,7 @@ def parse_json(text: bytes) -> Any:
         raise MalformedJson(f"not UTF-8 at byte {fault.start}") from None
     except json.JSONDecodeError as fault:
         raise MalformedJson(f"line {fault.lineno}, column {fault.colno}: {fault.msg}") from None
-    except RecursionError:
-        raise MalformedJson(f"nested deeper than {NESTING_MAX}") from None
-    _check_values(document, NESTING_MAX)
+    _check_texts(document)
     return document
 
 
@@ -78,22 +78,35 @@ def _refuse_number(text: str) -> NoReturn:
     raise MalformedJson(f"{text[:QUOTE_MAX]} is not a whole number")
 
 
-def _check_values(value: Any, levels: int) -> None:
-    """Neither too deep nor with half a surrogate pair, which no UTF-8 can hold. Raises: MalformedJson."""
-    match value:
-        case str():
-            if not value.isascii() and _SURROGATE.search(value):
-                raise MalformedJson(f"{_quote(value)} holds half a surrogate pair")
-        case dict() | list():
-            if not levels:
-                raise MalformedJson(f"nested deeper than {NESTING_MAX}")
-            for item in value:
-                _check_values(item, levels - 1)
-            if isinstance(value, dict):
-                for item in value.values():
-                    _check_values(item, levels - 1)
+def _check_nesting(text: str) -> None:
+    """Before the parser runs, as it recurses: where the recursion limit is high, deep nesting ends the process.
+
+    Raises: MalformedJson.
+    """
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        first = text[token.start()]
+        depth += (first in "[{") - (first in "]}")
+        if depth > NESTING_MAX:
+            raise MalformedJson(f"nested deeper than {NESTING_MAX}")
 
 
+def _check_texts(value: Any) -> None:
+    """No half of a surrogate pair, which UTF-8 cannot hold. Raises: MalformedJson."""
+    if isinstance(value, str):
+        if not value.isascii() and _SURROGATE.search(value):
+            raise MalformedJson(f"{_quote(value)} holds half a surrogate pair")
+    elif isinstance(value, list):
+        for item in value:
+            _check_texts(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _check_texts(name)
+            _check_texts(item)
+
+
+# A string, closed or not, or a bracket; possessive, so that no text takes more than linear time.
+_TOKEN: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
 

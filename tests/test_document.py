@@ -1,5 +1,6 @@
 """Documents that people write: what is no JSON for us, and what a field says of what it finds."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,21 @@ def test_the_canonical_text_knows_neither_order_nor_spaces_nor_escapes() -> None
     written = [b'{"b": 1, "a": "\\u00e9\\/"}', '{ "a":"é/",\n"b":1 }'.encode()]
 
     assert {canonical_json(parse_json(text)) for text in written} == {'{"a":"é/","b":1}'.encode()}
+
+
+def test_deep_nesting_does_not_end_a_process_that_may_recurse_deeply() -> None:
+    """Some libraries raise the limit for the whole process; the parser in C then outgrows its stack."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10**6)
+    try:
+        with pytest.raises(MalformedJson, match="nested deeper than 16"):
+            parse_json(b'["[",' * 1_000_000)
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def test_brackets_in_strings_are_no_nesting() -> None:
+    assert parse_json(b'["' + b"[" * 100 + b'\\"{{{{"]') == ["[" * 100 + '"{{{{']
 
 
 def test_finding_a_member_twice_takes_no_longer_the_later_it_comes() -> None:
