@@ -58,7 +58,7 @@ READS_CLOCK = frozenset(
 MAY_READ_CLOCK = ("node.runner", "node.cli", "apps", "bench", "rpc.server", "rpc.turns")
 
 # Where a task or a request has its root: whatever went wrong, somebody gets an answer.
-TASK_ROOTS = ("node.runner", "p2p.transport", "rpc.jsonrpc", "rpc.server")
+TASK_ROOTS = ("node.cli.main", "node.runner", "p2p.transport", "rpc.jsonrpc", "rpc.server")
 
 
 class Module(NamedTuple):
