@@ -40,8 +40,8 @@ _unpack: Final = msgpack.unpackb
 
 BLOCK_TRANSACTIONS_MAX: Final = 5_000
 BLOCK_BYTES_MAX: Final = 2 * 1024 * 1024
-RECORDS_CACHED_MAX: Final = 150_000  # twice that, of about 300 bytes each
-NODES_CACHED_MAX: Final = 40_000  # twice that, of about 700 bytes each
+RECORDS_CACHED_MAX: Final = 100_000  # twice that, of about 300 bytes each
+NODES_CACHED_MAX: Final = 100_000  # twice that, of about 500 bytes each
 BLOCKS_CACHED_MAX: Final = 16  # decoded final blocks, for receipts and logs just asked for
 STATES_CACHED_MAX: Final = 8  # past states, each what changed since
 
@@ -115,7 +115,10 @@ class Ledger:
         applied = Applied(plan, Overlay(self.lookup), [], [], [])
         context = _context(plan)
         gas_left, bytes_left = self.chain.block_gas_limit, BLOCK_BYTES_MAX
+        refused: set[Address] = set()  # their later nonces have to wait
         for signed in candidates:
+            if signed.sender in refused:
+                continue
             bytes_left -= len(signed.transaction.raw)
             if bytes_left < 0 or len(applied.transactions) == BLOCK_TRANSACTIONS_MAX:
                 break
@@ -128,6 +131,7 @@ class Ledger:
                 receipt = apply_transaction(target, signed, context, self.chain)
             except InvalidTransaction as reason:
                 applied.dropped.append(Dropped(signed, reason))
+                refused.add(signed.sender)
                 continue
             if receipt.gas_used > gas_left:
                 break

@@ -151,7 +151,7 @@ class Node:
             return sender
         signed = Signed(transaction, sender)
         try:
-            self._pool.add(signed, self._account(sender), read_clocks().wall_ms)
+            self._pool.add(signed, self._account(sender), read_clocks().mono_ms)
         except InvalidTransaction as refusal:
             return refusal
         self._pending.tell(signed)

@@ -156,7 +156,7 @@ class Runner:
         self._built = None
         self._ledger.publish(executed)
         final = executed.final
-        self._pool.on_block(self._nonces(final), read_clocks().wall_ms)
+        self._pool.on_block(self._nonces(final), read_clocks().mono_ms)
         self._on_final(final)
         if final.block.header.height % SPACE_BLOCKS == 0:
             await self._look_at_space()
