@@ -701,7 +701,7 @@ import os, sys
 from pathlib import Path
 from node import store
 from tests.store_rows import commit_blocks, make_chain, open_chain
-store.LEVELDB_OPTIONS["write_buffer_size"] = 64 * 1024
+store.LEVELDB_OPTIONS["write_buffer_size"] = 88 * 1024
 make_chain(Path(sys.argv[1]), 150).close()
 commit_blocks(open_chain(Path(sys.argv[1])), 150)
 os._exit(0)
@@ -710,7 +710,8 @@ os._exit(0)
 
 @pytest.fixture(scope="module")
 def killed_chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What an end without closing leaves of a chain: tables, a long manifest, a log, an anchor of many lines."""
+    """What an end without closing leaves of a chain: tables, a long manifest, a log, an anchor of many lines. The write
+    buffer is of a size at which the last thing the manifest says is a new table, not a compaction."""
     directory = tmp_path_factory.mktemp("killed") / "data"
     subprocess.run(
         [sys.executable, "-c", DIE_AT_BLOCK_300, str(directory)], cwd=PROJECT, check=True, timeout=60
