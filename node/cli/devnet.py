@@ -109,9 +109,18 @@ async def _play(url: str, *, as_json: bool) -> None:
     """The demonstration; when it loses the node it waits a moment, for the node's own word comes first."""
     try:
         await play(url, as_json=as_json)
-    except* (aiohttp.ClientError, RpcError, TimeoutError) as group:
+    except ExceptionGroup as group:
+        fault = _first(group)
+        if not isinstance(fault, aiohttp.ClientError | RpcError | TimeoutError):
+            raise fault from None
         await asyncio.sleep(GRACE_SECONDS)
-        raise Failure(Exit.UNAVAILABLE, f"the demonstration lost the node: {group.exceptions[0]}") from None
+        text = str(fault) or type(fault).__name__
+        raise Failure(Exit.UNAVAILABLE, f"the demonstration lost the node: {text}") from None
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    fault = group.exceptions[0]
+    return _first(fault) if isinstance(fault, ExceptionGroup) else fault
 
 
 def _say_ready(validators: "list[Validator]", *, as_json: bool) -> None:
