@@ -2,11 +2,17 @@
 that the garbage collector has to walk."""
 
 from collections.abc import Callable, Iterable
+from typing import Final
+
+_UNKNOWN: Final = b"?"  # this very object; None means that there is no such row
 
 
 class RowCache:
     """Rows in two generations: when the young one is full it becomes the old one, and what nobody asked for since is
-    gone. So never more than twice `limit` rows, and no bookkeeping at a hit."""
+    gone. So never more than twice `limit` rows, and no bookkeeping at a hit.
+
+    Several threads may `get` at once: each looks into a generation once, since another may change it in between.
+    `update` is for when no other thread is in here."""
 
     def __init__(self, read: Callable[[bytes], bytes | None], limit: int) -> None:
         self._read = read
@@ -16,9 +22,12 @@ class RowCache:
 
     def get(self, key: bytes) -> bytes | None:
         """The row, None when there is none."""
-        if key in self._young:
-            return self._young[key]
-        data = self._old[key] if key in self._old else self._read(key)
+        data = self._young.get(key, _UNKNOWN)
+        if data is not _UNKNOWN:
+            return data
+        data = self._old.get(key, _UNKNOWN)
+        if data is _UNKNOWN:
+            data = self._read(key)
         if len(self._young) >= self._limit:
             self._old, self._young = self._young, {}
         self._young[key] = data
