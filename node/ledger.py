@@ -119,8 +119,8 @@ class Ledger:
         for signed in candidates:
             if signed.sender in refused:
                 continue
-            bytes_left -= len(signed.transaction.raw)
-            if bytes_left < 0 or len(applied.transactions) == BLOCK_TRANSACTIONS_MAX:
+            size = len(signed.transaction.raw)
+            if size > bytes_left or len(applied.transactions) == BLOCK_TRANSACTIONS_MAX:
                 break
             # A block's gas is what its transactions use, not what they offer; one that may pass the limit is tried
             # apart, and waits for the next block if it does.
@@ -137,7 +137,7 @@ class Ledger:
                 break
             if may_pass:
                 overlay.changes.update(target.changes)
-            gas_left = Gas(gas_left - receipt.gas_used)
+            gas_left, bytes_left = Gas(gas_left - receipt.gas_used), bytes_left - size
             applied.transactions.append(signed)
             applied.receipts.append(receipt)
         return applied

@@ -1,0 +1,385 @@
+"""The ledger over a real database: what one node builds another accepts, bit for bit, and nothing else."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from ctt_state.block import Block, Header
+from ctt_state.errors import InvalidBlock, NonceTooLow, StatePruned
+from ctt_state.records import Account, Record, Token
+from ctt_state.transaction import Signed
+from ctt_state.units import Gas, Hash, TokenId
+from node import ledger as ledger_module
+from node import store as store_module
+from node.ledger import Executed, Ledger
+from node.store import StorageMissing
+from tests.ledger_world import (
+    ADMIN_KEY,
+    ALICE,
+    ALICE_KEY,
+    BOB,
+    BOB_KEY,
+    METER_KEYS,
+    OWNER_KEYS,
+    OWNERS,
+    account,
+    add_block,
+    finish,
+    make_ledger,
+    make_plan,
+    records_of,
+    sign,
+    sign_call,
+)
+
+PRICE_WEI: Final = 10**16  # of an empty token
+HOUR_MS: Final = 3_600_000
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """The chain of the node that builds."""
+    opened = make_ledger(tmp_path / "builder")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Ledger]:
+    """The same chain on another node."""
+    opened = make_ledger(tmp_path / "other")
+    yield opened
+    opened.close()
+
+
+def readings(nonce: int) -> list[Signed]:
+    """Each meter stores 300 Wh or, at odd nonces, takes 200 Wh; and Alice pays Bob."""
+    function, amount = ("consume(uint256,address)", 200) if nonce % 2 else ("refill(uint256,address)", 300)
+    calls = [sign_call(key, nonce, function, amount, OWNERS[i]) for i, key in enumerate(METER_KEYS)]
+    return [*calls, sign(ALICE_KEY, nonce, value=7)]
+
+
+def build(ledger: Ledger, transactions: Sequence[Signed]) -> Executed:
+    executed, dropped = ledger.build(make_plan(ledger), transactions)
+    assert not dropped
+    return executed
+
+
+# --- built here, executed elsewhere ---
+
+
+def test_what_one_node_builds_another_executes_to_the_same_rows(ledger: Ledger, other: Ledger) -> None:
+    for nonce in range(4):
+        built = build(ledger, readings(nonce))
+        executed = other.execute(built.final.block, readings(nonce))
+
+        assert executed.final == built.final
+        assert all(receipt.succeeded for receipt in built.final.receipts)
+        assert dict(executed.state_rows) == dict(built.state_rows)
+        assert dict(executed.nodes) == dict(built.nodes)
+        finish(ledger, built)
+        finish(other, executed)
+    assert other.head == ledger.head
+    assert dict(other.store.node_rows()) == dict(ledger.store.node_rows())
+
+
+def test_a_block_without_transactions_keeps_the_state_root(ledger: Ledger) -> None:
+    root = ledger.head.block.header.state_root
+    assert add_block(ledger).final.block.header.state_root == root
+    assert ledger.head.block.header.height == 1
+
+
+WRONG: Final[dict[str, Any]] = {
+    "version": 2,
+    "genesis_hash": Hash(b"g" * 32),
+    "height": 2,
+    "epoch": 1,
+    "parent_hash": Hash(b"p" * 32),
+    "gas_used": Gas(1),
+    "transactions_root": Hash(b"t" * 32),
+    "receipts_root": Hash(b"r" * 32),
+    "state_root": Hash(b"s" * 32),
+    "evidence_root": Hash(b"e" * 32),
+    "validators_hash": Hash(b"v" * 32),
+    "next_validators_hash": Hash(b"n" * 32),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_header_that_claims_something_else_is_refused(ledger: Ledger, name: str) -> None:
+    transactions = readings(0)
+    block = build(ledger, transactions).final.block
+    header = block.header._replace(**{name: WRONG[name]})
+
+    with pytest.raises(InvalidBlock, match=f"header of block .*: {name} is .*, executing it gives"):
+        ledger.execute(Block(header, block.transactions), transactions)
+    assert ledger.execute(block, transactions).final.block == block
+
+
+def test_what_consensus_decides_is_taken_as_it_is() -> None:
+    """View, time and proposer are consensus' to judge: executing does not compute them."""
+    assert set(Header._fields) - WRONG.keys() == {"view", "timestamp_ms", "proposer"}
+
+
+def test_a_block_without_one_of_its_transactions_is_refused(ledger: Ledger) -> None:
+    transactions = readings(0)
+    block = build(ledger, transactions).final.block
+    with pytest.raises(InvalidBlock, match="header of block 1: gas_used"):
+        ledger.execute(block, transactions[:-1])
+
+
+def test_a_transaction_that_may_not_stand_there_is_named(ledger: Ledger) -> None:
+    transactions = [sign(ALICE_KEY, 0), sign(ALICE_KEY, 2)]
+    block = build(ledger, transactions[:1]).final.block
+    with pytest.raises(
+        InvalidBlock, match="transaction 1 of block 1: nonce too high: next nonce 1, tx nonce 2"
+    ):
+        ledger.execute(block, transactions)
+
+
+def test_a_block_above_the_gas_limit_is_refused(ledger: Ledger) -> None:
+    """Its header tells the truth, but that is too much for this chain."""
+    transactions = [sign(ALICE_KEY, nonce, gas_limit=21_000) for nonce in range(48)]
+    block = build(ledger, transactions).final.block
+    ledger.chain = replace(ledger.chain, block_gas_limit=Gas(1_000_000))
+    with pytest.raises(InvalidBlock, match="gas used 1008000; limit 1000000"):
+        ledger.execute(block, transactions)
+
+
+# --- what fits ---
+
+
+@pytest.fixture
+def tight(tmp_path: Path) -> Iterator[Ledger]:
+    """A chain whose blocks take a million gas."""
+    opened = make_ledger(tmp_path / "tight", blockGasLimit=1_000_000)
+    yield opened
+    opened.close()
+
+
+def test_transactions_beyond_the_gas_limit_wait_in_their_order(tight: Ledger) -> None:
+    transactions = [sign(ALICE_KEY, nonce, gas_limit=21_000) for nonce in range(50)]
+    executed, dropped = tight.build(make_plan(tight), transactions)
+    assert not dropped
+    assert executed.final.transaction_hashes == tuple(each.transaction.hash for each in transactions[:47])
+    assert executed.final.block.header.gas_used == 47 * 21_000
+
+
+def test_what_a_transaction_uses_counts_and_not_what_it_offers(tight: Ledger) -> None:
+    """A transfer that offers a whole block's gas takes its 21,000."""
+    transactions = [sign(ALICE_KEY, nonce, gas_limit=1_000_000) for nonce in range(50)]
+    executed = build(tight, transactions)
+    assert len(executed.final.receipts) == 47
+
+
+def test_one_that_does_not_fit_leaves_nothing(tight: Ledger) -> None:
+    """It is tried and passes what is left; neither it nor those behind it change anything, not even its nonce."""
+    transfers = [sign(ALICE_KEY, nonce, gas_limit=21_000) for nonce in range(45)]  # 55,000 gas left
+    dear = sign_call(BOB_KEY, 0, "buyEmptyTokens(uint256)", 3, value=3 * PRICE_WEI)
+    behind = sign(ADMIN_KEY, 0, gas_limit=21_000)
+
+    executed, dropped = tight.build(make_plan(tight), [*transfers, dear, behind])
+
+    assert not dropped
+    assert len(executed.final.receipts) == 45
+    assert {key for key, _ in executed.state_rows} == {Account.key(ALICE), Account.key(BOB)}
+    finish(tight, executed)
+    assert account(tight, BOB).nonce == 0
+    assert len(build(tight, [dear, behind]).final.receipts) == 2
+
+
+def test_a_block_has_a_greatest_number_of_transactions(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "BLOCK_TRANSACTIONS_MAX", 3)
+    assert len(build(ledger, readings(0)).final.receipts) == 3
+
+
+def test_a_block_has_a_greatest_size(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is included counts."""
+    stale = sign(ALICE_KEY, 1)
+    transactions = [sign(BOB_KEY, nonce, to=ALICE) for nonce in range(3)]
+    size = sum(len(each.transaction.raw) for each in transactions)
+    monkeypatch.setattr(ledger_module, "BLOCK_BYTES_MAX", size)
+    executed, _ = ledger.build(make_plan(ledger), [stale, *transactions])
+    assert len(executed.final.receipts) == 3
+    monkeypatch.setattr(ledger_module, "BLOCK_BYTES_MAX", size - 1)
+    executed, _ = ledger.build(make_plan(ledger), transactions)
+    assert len(executed.final.receipts) == 2
+
+
+def test_what_can_never_stand_is_reported_and_the_rest_is_included(ledger: Ledger) -> None:
+    add_block(ledger, [sign(ALICE_KEY, 0)])
+    used, broke = sign(ALICE_KEY, 0, value=2), sign(BOB_KEY, 0, to=ALICE, value=10**30)
+    good = sign(ADMIN_KEY, 0)
+
+    executed, dropped = ledger.build(make_plan(ledger), [used, broke, good])
+
+    assert [each.signed for each in dropped] == [used, broke]
+    assert isinstance(dropped[0].reason, NonceTooLow)
+    assert "insufficient funds" in str(dropped[1].reason)
+    assert executed.final.transaction_hashes == (good.transaction.hash,)
+
+
+def test_what_follows_a_dropped_one_waits_for_its_nonce(ledger: Ledger) -> None:
+    """It may stand in a later block, when the sender has sent another of the dropped one's nonce."""
+    broke, later, others = sign(ALICE_KEY, 0, value=10**30), sign(ALICE_KEY, 1), sign(BOB_KEY, 0)
+    executed, dropped = ledger.build(make_plan(ledger), [broke, later, others])
+    assert [each.signed for each in dropped] == [broke]
+    assert executed.final.transaction_hashes == (others.transaction.hash,)
+
+
+# --- the state of the past ---
+
+
+def make_history(ledger: Ledger, blocks: int) -> list[dict[bytes, Record]]:
+    """Blocks that change records again and again, create some and delete some; the state after each, from genesis."""
+    states = [records_of(ledger)]
+    for number in range(blocks):
+        transactions = [sign(ALICE_KEY, number, value=number + 1)]
+        if number % 2 == 0:
+            transactions.append(sign_call(BOB_KEY, number, "buyEmptyTokens(uint256)", 2, value=2 * PRICE_WEI))
+            transactions.append(sign_call(ADMIN_KEY, number, "setApprovalForAll(address,bool)", BOB, True))
+        else:
+            transactions.append(sign(BOB_KEY, number, to=ALICE))
+            transactions.append(sign_call(ADMIN_KEY, number, "setApprovalForAll(address,bool)", BOB, False))
+        transactions += readings(number)[:-1]
+        executed = add_block(ledger, transactions, HOUR_MS)
+        assert all(receipt.succeeded for receipt in executed.final.receipts)
+        states.append(records_of(ledger))
+    return states
+
+
+def check_states(ledger: Ledger, states: list[dict[bytes, Record]], heights: Sequence[int]) -> None:
+    """Every record that ever was reads as it was at that height, absent ones too."""
+    keys = set().union(*states)
+    for height in heights:
+        lookup = ledger.state(height)
+        assert {key: record for key in keys if (record := lookup(key)) is not None} == states[height]
+
+
+def test_the_state_of_each_recent_block_is_what_it_was(ledger: Ledger) -> None:
+    states = make_history(ledger, 12)
+    check_states(ledger, states, range(13))
+    check_states(ledger, states, range(12, -1, -1))
+    assert len({len(state) for state in states}) > 6  # tokens came, approvals came and went
+
+
+def test_an_opened_past_state_stays_right_while_blocks_come(ledger: Ledger) -> None:
+    """A reader may hold it across blocks."""
+    add_block(ledger, [sign(ALICE_KEY, 0)])
+    held, before = ledger.state(0), ledger.state(1)
+    balance = account(ledger, ALICE).balance
+    add_block(ledger, [sign(ALICE_KEY, 1, value=5), sign(BOB_KEY, 0, to=ALICE, value=9)])
+    assert held(Account.key(ALICE)) == Account(0, account(ledger, ALICE).balance + 5 - 9 + 1)  # type: ignore[arg-type]
+    assert ledger.state(1)(Account.key(ALICE)) == Account(1, balance)
+    assert before is not None
+
+
+def test_states_below_the_kept_ones_are_pruned(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (store_module, ledger_module):
+        monkeypatch.setattr(module, "UNDO_BLOCKS", 3)
+    states = make_history(ledger, 8)
+    assert ledger.oldest_state() == 5
+    check_states(ledger, states, range(5, 9))
+    for height in (4, 0, 9, -1):
+        with pytest.raises(
+            StatePruned, match=f"state at block {height} is pruned: this node keeps the last 3"
+        ):
+            ledger.state(height)
+
+
+def test_a_restart_changes_nothing(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "node")
+    states = make_history(ledger, 6)
+    head, root = ledger.head, ledger.head.block.header.state_root
+    ledger.close()
+
+    ledger = Ledger.open(tmp_path / "node")
+
+    assert ledger.head == head
+    assert records_of(ledger) == states[-1]
+    check_states(ledger, states, range(7))
+    executed = add_block(ledger, [sign(ALICE_KEY, 6)])
+    assert executed.final.block.header.parent_hash == head.hash
+    assert executed.final.block.header.state_root != root
+    ledger.close()
+
+
+# --- blocks ---
+
+
+def test_blocks_are_read_back_whole(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From memory or from disk."""
+    monkeypatch.setattr(ledger_module, "BLOCKS_CACHED_MAX", 2)
+    genesis = ledger.head
+    blocks = [genesis, *[add_block(ledger, readings(nonce)).final for nonce in range(5)]]
+    for _ in range(2):
+        assert [ledger.block(height) for height in range(6)] == blocks
+    assert ledger.block(6) is None
+    assert ledger.block(-1) is None
+
+
+def test_nothing_of_a_block_is_seen_before_it_is_published(ledger: Ledger) -> None:
+    executed = build(ledger, [sign(ALICE_KEY, 0)])
+    ledger.commit(executed, b"certificate")
+    assert ledger.head.block.header.height == ledger.store.head.height == 0
+    assert account(ledger, ALICE).nonce == 0
+    assert ledger.store.place_of(executed.final.transaction_hashes[0]) is None
+    ledger.publish(executed)
+    assert account(ledger, ALICE).nonce == 1
+    assert ledger.store.place_of(executed.final.transaction_hashes[0]) == (1, 0)
+    assert ledger.store.certificate(1) == b"certificate"
+
+
+def test_only_creating_creates(tmp_path: Path) -> None:
+    with pytest.raises(StorageMissing):
+        Ledger.open(tmp_path / "nothing")
+
+
+# --- golden ---
+
+
+def test_a_scripted_history_gives_these_hashes(ledger: Ledger) -> None:
+    """What every version of this program computes for these three blocks."""
+    assert ledger.head.hash.hex() == "90a3bdba8c792bbd43eb9151796ccddcca86704ca8a402a25d7ce8d93d35f5f7"
+    first = add_block(ledger, [sign(ALICE_KEY, 0, value=10**18), *readings(0)[:-1]], HOUR_MS)
+    second = add_block(
+        ledger,
+        [
+            sign_call(BOB_KEY, 0, "buyEmptyTokens(uint256)", 2, value=2 * PRICE_WEI),
+            sign_call(OWNER_KEYS[0], 0, "setOnSale(uint256,uint256,uint256)", 1, 10**15, 10**11),
+            sign_call(METER_KEYS[1], 1, "consume(uint256,address)", 2_500, OWNERS[1]),
+        ],
+        HOUR_MS,
+    )
+    third = add_block(
+        ledger,
+        [
+            sign_call(BOB_KEY, 1, "buyToken(uint256)", 1, value=10**16),
+            sign_call(ALICE_KEY, 1, "setTokenCapability(uint256)", 5),  # refused: not the admin
+        ],
+        HOUR_MS,
+    )
+    assert [receipt.succeeded for receipt in third.final.receipts] == [True, False]
+    assert isinstance(ledger.lookup(Token.key(TokenId(1))), Token)
+    told = [
+        (each.final.hash.hex(), each.final.block.header.state_root.hex()) for each in (first, second, third)
+    ]
+    assert told == [
+        (
+            "229de5fa658d9fcf880559e06e7896aeab63c1c9f5e245cb87663c7e3f153987",
+            "42f07833d355b8baaf64ad345765450fdb561bd65b1c16580b6a987c57cc3779",
+        ),
+        (
+            "2d64563f57a7669f10f89629e11f54a82d6a52cbe391a3b7082b99c506052dd2",
+            "176a4e43ee7a3dac2600cac804a519e0f1831e0ba43b3b84d90c9655089c276c",
+        ),
+        (
+            "7e173417cc60bb6e1b6dd6c1253239ff4a4e3e6976ffea693a25aced1640118f",
+            "d106df1d035199ac7dd718ba44e6addab5f04a3250d3e852d6cf7d73af6bad47",
+        ),
+    ]
