@@ -52,8 +52,8 @@ def run_block(ledger: Ledger, raws: list[bytes], steps: Steps) -> None:
     """One block of these transactions, from the requests that carry them to the answers about them."""
     chain = ledger.chain
     bodies = bodies_of(raws, BATCH)
-    requests = steps.run("parse_json", lambda: [call for body in bodies for call in parse_json(body)])
-    texts = [request["params"][0] for request in requests]
+    batches: list[Any] = steps.run("parse_json", lambda: [parse_json(body) for body in bodies])
+    texts = [request["params"][0] for batch in batches for request in batch]
     data = steps.run("read_hex", lambda: [bytes.fromhex(text[2:]) for text in texts])
     decoded = steps.run("decode_and_hash", lambda: [decode_transaction(raw, chain.chain_id) for raw in data])
     senders = steps.run("recover_sender", lambda: [recover_sender(each) for each in decoded])
@@ -61,7 +61,7 @@ def run_block(ledger: Ledger, raws: list[bytes], steps: Steps) -> None:
 
     limits = MempoolLimits(meter_places=len(raws))
     pool = Mempool(chain, limits, lambda address: PoolRole.METER)
-    steps.run("pool_add", lambda: [pool.add(each, _account(ledger, each), Ms(0)) for each in signed])
+    steps.run("pool_add", lambda: add_all(pool, ledger, signed))
     candidates = steps.run("pool_candidates", lambda: list(pool.candidates()))
 
     head = ledger.head.block.header
@@ -72,11 +72,16 @@ def run_block(ledger: Ledger, raws: list[bytes], steps: Steps) -> None:
     steps.run("commit", lambda: ledger.commit(executed, b""))
     steps.run("publish", lambda: ledger.publish(executed))
     nonces = [(each.sender, each.transaction.nonce + 1) for each in signed]
-    steps.run("pool_on_block", lambda: pool.on_block(nonces, Ms(0)))
+    steps.run("pool_on_block", lambda: pool.on_block(nonces, 0))
     if len(executed.final.receipts) != len(raws) or not all(r.succeeded for r in executed.final.receipts):
         raise RuntimeError("a reading of the benchmark was dropped or refused")
     view = BlockView(executed.final, chain)
     steps.run("render_receipt", lambda: [view.receipt(index) for index in range(len(raws))])
+
+
+def add_all(pool: Mempool, ledger: Ledger, transactions: list[Signed]) -> None:
+    for signed in transactions:
+        pool.add(signed, _account(ledger, signed), 0)
 
 
 def _account(ledger: Ledger, signed: Signed) -> Account:

@@ -1,9 +1,10 @@
-"""How many transactions a second a node includes, and how long one takes: `python -m bench.throughput --url URL`.
+"""How many transactions a second a node includes, and how long one takes: `python -m bench.throughput`.
 
 Meters of the benchmark's own, certified and confirmed first, send refills and consumptions half and half, signed
 before the clock starts. Three loads: batches of 100 as fast as the node takes them, single requests likewise, and an
 open loop at half the peak whose arrivals do not wait for answers. A closed loop keeps a bounded number of transactions
-under way, so what is measured is the node and not its refusals. JSON on standard output, progress on standard error.
+under way, so what is measured is the node and not its refusals. Without --url a node is started for the occasion.
+JSON on standard output, progress on standard error.
 """
 
 import argparse
@@ -13,13 +14,16 @@ import os
 import statistics
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 
 from apps.client import Client, RpcError, Wallet
 from apps.demo.street import TREASURER_KEY
+from bench.local_node import local_node
 from bench.workload import BenchMeter, bench_key, percentile, sign_readings
 from ctt_state.modules.ctt import CTT
 from ctt_state.units import hex_of
@@ -259,8 +263,9 @@ def _say(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.throughput", description=__doc__)
-    parser.add_argument("--url", default="http://127.0.0.1:8545")
-    parser.add_argument("--pid", type=int, help="the node's process, to count its CPU time")
+    parser.add_argument("--url", help="of a running node (default: one of its own)")
+    parser.add_argument("--pid", type=int, help="the node's process with --url, to count its CPU time")
+    parser.add_argument("--genesis", type=Path, default=Path("genesis.json"), help="of its own node")
     parser.add_argument(
         "--transactions", type=int, default=20_000, help="of each closed loop (default 20,000)"
     )
@@ -270,9 +275,14 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=20.0, help="of an open loop")
     parser.add_argument("--run", help="names the meters; two runs with one name share them")
+    options = parser.parse_args()
     try:
-        print(json.dumps(asyncio.run(run(parser.parse_args())), indent=2))
-    except (RpcError, aiohttp.ClientError, TimeoutError) as fault:
+        with ExitStack() as stack:
+            if options.url is None:
+                options.url, options.pid = stack.enter_context(local_node(options.genesis))
+            result = asyncio.run(run(options))
+        print(json.dumps(result, indent=2))
+    except (RpcError, aiohttp.ClientError, TimeoutError, RuntimeError) as fault:
         print(f"bench.throughput: {type(fault).__name__}: {fault}", file=sys.stderr)
         return 69
     return 0
