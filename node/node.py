@@ -27,7 +27,9 @@ class ShortOfSpace(InvalidTransaction):
     """The node's disk is nearly full."""
 
     def __init__(self) -> None:
-        super().__init__("the node is short of disk space and takes no transactions; send it to another or later")
+        super().__init__(
+            "the node is short of disk space and takes no transactions; send it to another or later"
+        )
 
 
 class Listeners:
