@@ -3,7 +3,7 @@
 BIN := .venv/bin
 RUNTIME := .venv/requirements.lock.done
 DEVELOPMENT := .venv/requirements-dev.lock.done
-SOURCES := pyproject.toml tools/environment.py
+SOURCES := pyproject.toml .ci/environment.py
 RUN_ARGS :=
 TEST_ARGS :=
 BENCH_ARGS :=
@@ -63,7 +63,7 @@ clean:  ## removes the environment and all caches; data/ stays
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): requirements.lock $(SOURCES)
-	@$(find_python); "$$python" tools/environment.py requirements.lock
+	@$(find_python); "$$python" .ci/environment.py requirements.lock
 
 $(DEVELOPMENT): $(RUNTIME) requirements-dev.lock $(SOURCES)
-	@$(find_python); "$$python" tools/environment.py requirements-dev.lock
+	@$(find_python); "$$python" .ci/environment.py requirements-dev.lock

@@ -137,7 +137,7 @@ def arrows(module: Module) -> Iterator[str]:
     """Our packages import one another in one direction only."""
     home = max((name for name in ARROWS if is_within(module.name, name)), key=len)
     for node, name, _ in imports(module):
-        is_ours = name.split(".")[0] in (*PACKAGES, "tests", "tools")
+        is_ours = name.split(".")[0] in (*PACKAGES, "tests")
         # `node` may not reach into what lies above it, its own command line.
         is_above = is_within(name, "node.cli") and home == "node"
         if is_ours and (is_above or not any(is_within(name, allowed) for allowed in ARROWS[home])):

@@ -1,4 +1,4 @@
-"""Makes `.venv` from a lock file, once: `python tools/environment.py requirements.lock` (`make` calls it).
+"""Makes `.venv` from a lock file, once: `python .ci/environment.py requirements.lock` (`make` calls it).
 
 Every file that is installed must have a hash of the lock. An installation that was interrupted leaves a mark, and the
 next call starts afresh; two calls at once wait for each other. Standard library only: nothing is installed yet.
