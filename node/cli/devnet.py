@@ -1,7 +1,7 @@
 """`ctt devnet`: a network on this machine, with a street of homes living on it.
 
-Each validator is a process of its own, `ctt run`, as in a real network; its log is beside its data directory. The
-command starts them, says when they answer, and ends them together with itself.
+Each validator is a process of its own, `ctt run`, as in a real network; its log and its genesis document are beside
+its data directory. The command starts them, says when they answer, and ends them together with itself.
 """
 
 import argparse
@@ -28,6 +28,7 @@ STOP_SECONDS_MAX: Final = 5.0
 GRACE_SECONDS: Final = 1.0
 ACCOUNT_SLOTS: Final = 1_024  # of each sender: a development network is there to be loaded
 CONNECTIONS_PER_ADDRESS: Final = 256  # all its clients are at one address
+LOST: Final = (aiohttp.ClientError, RpcError, TimeoutError)  # what clients of a lost node see
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -67,8 +68,9 @@ def run(options: argparse.Namespace) -> int:
 
 async def _run(options: argparse.Namespace, document: bytes) -> int:
     stopping = asyncio.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(name, stopping.set)
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN:  # which is what nohup asks for
+            asyncio.get_running_loop().add_signal_handler(name, stopping.set)
     validators = [
         await Validator.start(
             options.dir / f"validator-{index + 1}", document, index, options.rpc_port + index
@@ -109,18 +111,18 @@ async def _play(url: str, *, as_json: bool) -> None:
     """The demonstration; when it loses the node it waits a moment, for the node's own word comes first."""
     try:
         await play(url, as_json=as_json)
-    except ExceptionGroup as group:
-        fault = _first(group)
-        if not isinstance(fault, aiohttp.ClientError | RpcError | TimeoutError):
+    except (ExceptionGroup, *LOST) as failure:
+        fault = _first(failure)
+        if not isinstance(fault, LOST):
             raise fault from None
         await asyncio.sleep(GRACE_SECONDS)
         text = str(fault) or type(fault).__name__
         raise Failure(Exit.UNAVAILABLE, f"the demonstration lost the node: {text}") from None
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
-    fault = group.exceptions[0]
-    return _first(fault) if isinstance(fault, ExceptionGroup) else fault
+def _first(fault: Exception) -> Exception:
+    """Of a group the first one in it."""
+    return _first(fault.exceptions[0]) if isinstance(fault, ExceptionGroup) else fault
 
 
 def _say_ready(validators: "list[Validator]", *, as_json: bool) -> None:
@@ -141,13 +143,23 @@ class Validator:
 
     @classmethod
     async def start(cls, directory: Path, document: bytes, index: int, rpc_port: int) -> "Validator":
-        """Makes the data directory when there is none, and starts the process. Raises: Failure."""
+        """Makes the data directory when there is none, and starts the process, which refuses to run the chain of
+        another document. Raises: Failure."""
         if not (directory / DATABASE).exists():
             initialise(directory, document, development_key(index))
+        genesis = directory.parent / f"{directory.name}.genesis.json"
+        genesis.write_bytes(document)
         with _log_file(directory).open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "node.cli.main", "run", "--dir", str(directory)),
-                *("--rpc-port", str(rpc_port), "--account-slots", str(ACCOUNT_SLOTS)),
+                *(
+                    "--genesis",
+                    str(genesis),
+                    "--rpc-port",
+                    str(rpc_port),
+                    "--account-slots",
+                    str(ACCOUNT_SLOTS),
+                ),
                 *("--rpc-connections-per-address", str(CONNECTIONS_PER_ADDRESS)),
                 stdout=log,
                 stderr=log,
