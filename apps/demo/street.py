@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from apps.client import Client, RpcError, Wallet, decode_log
+from apps.client import Client, RpcError, Wallet
 from apps.demo.profiles import consumption_wh, production_wh
 from ctt_state.crypto import sha256
 from ctt_state.modules.ctt import CTT
-from ctt_state.units import Address
 
 # The first development account's key, as every Ethereum tool knows it from the mnemonic "test test ... junk".
 TREASURER_KEY: Final = bytes.fromhex("ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80")
@@ -148,7 +147,8 @@ class Street:
         if home.kind is not Kind.HOUSEHOLD and full > 1 and not on_sale:
             await self._offer(home)
         elif home.kind is not Kind.HOUSEHOLD and spare < 10_000:
-            await self._together([self._buy_empty(home, 2)])
+            (price,) = await self.client.read(CTT, "emptyTokenPrice()")
+            await self._send(home.owner, "buyEmptyTokens(uint256)", 2, value=2 * price)
         elif home.kind is Kind.HOUSEHOLD and stored < 3_000:
             await self._buy_full(home)
 
@@ -211,12 +211,3 @@ class Street:
 
 def _first_tokens(home: Home) -> int:
     return {Kind.HOUSEHOLD: 2, Kind.PV: 4, Kind.FARM: 12}[home.kind]
-
-
-def describe_log(entry: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """A CTT event by name and values."""
-    return decode_log(CTT, entry)
-
-
-def short(address: Address) -> str:
-    return f"0x{address.hex()[:6]}…"
