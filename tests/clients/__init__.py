@@ -1,0 +1,1 @@
+"""Other people's clients against a real node in a process of its own."""

@@ -1,0 +1,193 @@
+"""An unmodified web3.py against a real node: a prosumer's whole life, from the meter's certificate to a sale."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from web3 import AsyncWeb3, Web3, WebSocketProvider
+from web3.exceptions import ContractCustomError, Web3RPCError
+from web3.logs import DISCARD
+
+from tests.ledger_world import ADMIN_KEY, ALICE_KEY, BOB_KEY, CHAIN_ID
+from tests.live_node import LiveNode
+
+ADMIN, ALICE, BOB = (Account.from_key(key) for key in (ADMIN_KEY, ALICE_KEY, BOB_KEY))
+CAPABILITY_WH: Final = 10_000
+PRICE_WEI: Final = 10**16  # of an empty token
+SECONDS_MAX: Final = 30
+
+
+class Client:
+    """web3.py with the CTT as the node describes it."""
+
+    def __init__(self, url: str) -> None:
+        self.w3 = Web3(Web3.HTTPProvider(url))
+        described: Any = self.w3.provider.make_request("ctt_abi", [])["result"]["CTT"]  # type: ignore[arg-type]
+        address = Web3.to_checksum_address(described["address"])
+        self.ctt: Any = self.w3.eth.contract(address=address, abi=described["abi"])
+
+    def send(self, account: LocalAccount, call: Any, **fields: Any) -> Any:
+        """Signs as applications do, waits, and gives the receipt."""
+        fields |= {"from": account.address, "nonce": self.w3.eth.get_transaction_count(account.address)}
+        return self.wait(account, call.build_transaction(fields))
+
+    def wait(self, account: LocalAccount, transaction: Any) -> Any:
+        raw = account.sign_transaction(transaction).raw_transaction
+        sent = self.w3.eth.send_raw_transaction(raw)
+        return self.w3.eth.wait_for_transaction_receipt(sent, SECONDS_MAX, 0.05)
+
+    def events(self, name: str, receipt: Any) -> list[dict[str, Any]]:
+        """The arguments of the receipt's events of this name."""
+        assert receipt["status"] == 1
+        return [dict(event["args"]) for event in self.ctt.events[name]().process_receipt(receipt, DISCARD)]
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
+    with LiveNode(Path(tmp_path_factory.mktemp("web3")) / "node") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(node: LiveNode) -> Client:
+    return Client(node.url)
+
+
+def test_it_connects_and_reads(client: Client) -> None:
+    eth = client.w3.eth
+    assert client.w3.is_connected()
+    assert eth.chain_id == CHAIN_ID == int(client.w3.net.version)
+    assert client.w3.client_version.startswith("ctt/v")
+    assert eth.gas_price == 0
+    assert eth.get_balance(ALICE.address) > 0
+    genesis = eth.get_block(0)
+    assert genesis["number"] == 0 and eth.get_block(genesis["hash"]) == genesis
+    assert client.ctt.functions.symbol().call() == "CTT"
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_it_sends_each_type_of_transaction(client: Client, kind: int) -> None:
+    """Legacy, with an access list, with two fees: 5 wei go to a stranger."""
+    stranger = Web3.to_checksum_address(bytes([kind + 1]) * 20)
+    fields: dict[str, Any] = {
+        "chainId": CHAIN_ID,
+        "nonce": client.w3.eth.get_transaction_count(BOB.address),
+        "to": stranger,
+        "value": 5,
+        "gas": 30_000,
+    }
+    if kind == 2:
+        fields |= {"maxFeePerGas": 10, "maxPriorityFeePerGas": 1}
+    else:
+        fields |= {"gasPrice": 0}
+    if kind == 1:
+        fields |= {"accessList": []}
+
+    receipt = client.wait(BOB, fields)
+
+    assert (receipt["status"], receipt["type"], receipt["gasUsed"]) == (1, kind, 21_000)
+    assert client.w3.eth.get_balance(stranger) == 5
+    transaction = client.w3.eth.get_transaction(receipt["transactionHash"])
+    assert (transaction["from"], transaction["to"], transaction["type"]) == (BOB.address, stranger, kind)
+    block = client.w3.eth.get_block(receipt["blockNumber"], full_transactions=True)
+    assert transaction in block["transactions"]
+
+
+def test_a_prosumers_life(client: Client) -> None:
+    """Each step's events, decoded with the ABI that the node tells."""
+    functions = client.ctt.functions
+    meter: LocalAccount = Account.create()
+    first_block = client.w3.eth.block_number
+
+    certified = client.send(ADMIN, functions.certifyMeter(meter.address, 1, 0, False))
+    (event,) = client.events("MeterCertified", certified)
+    assert (event["meter"], event["operator"], event["source"]) == (meter.address, ADMIN.address, 1)
+    registered = client.send(ALICE, functions.register(meter.address))
+    (event,) = client.events("ProsumerRegistered", registered)
+    assert event == {"prosumer": ALICE.address, "meter": meter.address}
+    confirmed = client.send(meter, functions.confirm(ALICE.address))
+    (event,) = client.events("ProsumerConfirmed", confirmed)
+    assert event == {"prosumer": ALICE.address, "meter": meter.address}
+
+    bought = client.send(ALICE, functions.buyEmptyTokens(2), value=2 * PRICE_WEI)
+    transfers = client.events("Transfer", bought)
+    assert [each["to"] for each in transfers] == [ALICE.address] * 2
+    ids = {each["tokenId"] for each in transfers}
+
+    refilled = client.send(meter, functions.refill(12_000, ALICE.address))
+    (event,) = client.events("EnergyRefilled", refilled)
+    assert (event["meter"], event["offered"], event["stored"]) == (meter.address, 12_000, 12_000)
+    assert functions.energyOf(ALICE.address).call() == [12_000, 8_000]
+    consumed = client.send(meter, functions.consume(3_000, ALICE.address))
+    (event,) = client.events("EnergyConsumed", consumed)
+    assert (event["meter"], event["requested"], event["covered"]) == (meter.address, 3_000, 3_000)
+    stored, _ = functions.energyOf(ALICE.address).call()
+    assert stored == 9_000
+
+    full = functions.tokensOf(ALICE.address, 0, 2).call()[0]
+    offered = client.send(ALICE, functions.setOnSale(full, 10**15, 10**11))
+    (event,) = client.events("TokenOnSale", offered)
+    assert (event["tokenId"], event["tokenPrice"], event["energyPrice"]) == (full, 10**15, 10**11)
+    assert full in ids
+    price = functions.sellingPrice(full).call()
+    sold = client.send(BOB, functions.buyToken(full), value=price)
+    (event,) = client.events("Transfer", sold)
+    assert (event["from"], event["to"], event["tokenId"]) == (ALICE.address, BOB.address, full)
+    (event,) = client.events("TokenSold", sold)
+    assert (event["seller"], event["buyer"], event["price"]) == (ALICE.address, BOB.address, price)
+    assert functions.ownerOf(full).call() == BOB.address
+
+    # The past is as it was.
+    before = bought["blockNumber"]
+    assert functions.energyOf(ALICE.address).call(block_identifier=before) == [0, 2 * CAPABILITY_WH]
+    assert functions.ownerOf(full).call(block_identifier=before) == ALICE.address
+    assert functions.balanceOf(ALICE.address).call(block_identifier=first_block) == 0
+    logs = client.ctt.events.Transfer().get_logs(from_block=first_block, argument_filters={"tokenId": full})
+    assert [log["args"]["to"] for log in logs] == [ALICE.address, BOB.address]
+
+
+def test_it_sees_why_a_rule_refused(client: Client) -> None:
+    """By call and by estimate; one that was sent in spite of it is in a block, failed."""
+    refused = client.ctt.functions.setTokenCapability(5)
+    for attempt in (refused.call, refused.estimate_gas):
+        with pytest.raises(ContractCustomError) as refusal:
+            attempt({"from": BOB.address})
+        assert str(refusal.value.data).startswith("0x")
+        assert BOB.address.lower()[2:] in str(refusal.value.data)
+    receipt = client.send(BOB, refused, gas=100_000)
+    assert receipt["status"] == 0 and not receipt["logs"]
+
+
+def test_it_sees_what_the_node_refuses(client: Client) -> None:
+    stale = {"chainId": CHAIN_ID, "nonce": 0, "to": ALICE.address, "value": 9, "gas": 21_000, "gasPrice": 0}
+    if not client.w3.eth.get_transaction_count(BOB.address):
+        client.wait(BOB, stale | {"value": 1})
+    raw = BOB.sign_transaction(stale).raw_transaction
+    with pytest.raises(Web3RPCError, match="nonce too low: next nonce"):
+        client.w3.eth.send_raw_transaction(raw)
+    with pytest.raises(Web3RPCError, match="invalid chain id"):
+        client.w3.eth.send_raw_transaction(BOB.sign_transaction(stale | {"chainId": 1}).raw_transaction)
+
+
+def test_it_hears_of_new_heads_over_websocket(node: LiveNode) -> None:
+    async def hear(count: int) -> list[Any]:
+        heard: list[Any] = []
+        async with AsyncWeb3(WebSocketProvider(node.url.replace("http", "ws"))) as w3:
+            await w3.eth.subscribe("newHeads")
+            async with asyncio.timeout(SECONDS_MAX):
+                async for message in w3.socket.process_subscriptions():
+                    heard.append(message["result"])
+                    if len(heard) == count:
+                        break
+            assert await w3.eth.block_number >= heard[-1]["number"]
+        return heard
+
+    heads = asyncio.run(hear(3))
+
+    first = heads[0]["number"]
+    assert [head["number"] for head in heads] == [first, first + 1, first + 2]
+    assert [head["parentHash"] for head in heads[1:]] == [head["hash"] for head in heads[:-1]]
