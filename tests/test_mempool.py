@@ -615,6 +615,15 @@ def test_a_sender_without_a_free_place_gives_up_its_last_queued_one_for_a_pendin
     pool.refuse(make_transaction(ALICE, 16), AccountLimitExceeded)
 
 
+def test_a_sender_without_a_free_place_gives_up_none_for_one_that_must_wait() -> None:
+    pool = Pool()
+    pool.send(ALICE, [*range(15), 17])
+
+    text = pool.refuse(make_transaction(ALICE, 16), AccountLimitExceeded)
+
+    assert text == "account limit exceeded: 16 pending"
+
+
 def test_a_displaced_one_of_the_same_sender_no_longer_counts_against_its_balance() -> None:
     pool = Pool(MempoolLimits(ordinary_places=1))
     pool.accounts[ALICE] = Account(0, Wei(5))
