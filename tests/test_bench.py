@@ -1,0 +1,88 @@
+"""The benchmarks run, small, and give the JSON that they promise. Their figures here mean nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.workload import percentile
+from tests.live_node import GENESIS, LiveNode, free_port
+
+STEPS = {"apply", "tree_and_roots", "commit", "publish", "total"}
+
+
+def run(module: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=GENESIS.parent,
+        timeout=100,
+        check=False,
+    )
+
+
+def result(module: str, *arguments: object) -> Any:
+    """The JSON that it prints."""
+    done = run(module, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return json.loads(done.stdout)
+
+
+def check_load(load: dict[str, Any], transactions: int) -> None:
+    """Everything sent was included, and was measured."""
+    assert (load["accepted"], load["refused"], load["refusals"]) == (transactions, 0, {})
+    assert load["included"] == transactions
+    assert load["accepted_per_second"] > 0 and load["included_per_second"] > 0
+    latency = load["latency_ms"]
+    assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
+    assert load["transactions_per_block_max"] > 0
+    assert set(load["block_interval_ms"]) == {"mean", "p99", "max", "blocks"}
+
+
+def test_throughput_against_a_node(tmp_path: Path) -> None:
+    """Twice on one chain: each run has meters of its own."""
+    flags = ("--account-slots", "1024", "--rpc-connections-per-address", "256")
+    with LiveNode(tmp_path / "node", flags=flags) as node:
+        small = ("--url", node.url, "--pid", node.process.pid, "--transactions", 200, "--seconds", 1)
+        for _ in range(2):
+            told = result("bench.throughput", *small, "--rate", 100)
+            check_load(told["batches_of_100"], 200)
+            check_load(told["single_requests"], 200)
+            check_load(told["open_loop_at_100"], 100)
+            assert told["batches_of_100"]["node_cpu_us_per_transaction"] > 0
+            assert (told["url"], told["meters"]) == (node.url, 256)
+
+
+def test_throughput_without_a_node_is_one_line() -> None:
+    done = run("bench.throughput", "--url", f"http://127.0.0.1:{free_port()}")
+    assert (done.returncode, done.stdout) == (69, "")
+    assert done.stderr.startswith("bench.throughput: ") and done.stderr.count("\n") == 1
+
+
+def test_state_at_two_sizes(tmp_path: Path) -> None:
+    blocks = ("--blocks", 2, "--warm-blocks", 1, "--transactions", 50)
+    told = result("bench.state", "--tokens", "1000,2000", *blocks, "--dir", tmp_path)
+    assert [size["tokens"] for size in told["sizes"]] == [1_000, 2_000]
+    assert told["peak_rss_mib"] > 0
+    for size in told["sizes"]:
+        assert size["succeeded"] == size["of"] == 100
+        assert set(size["cpu_us_per_transaction"]) == STEPS
+        assert size["genesis_seconds"] > 0 and size["restart_seconds"] > 0 and size["disk_mib"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_profile_names_each_step(tmp_path: Path) -> None:
+    told = result("bench.profile", "--tokens", 1_000, "--blocks", 2, "--transactions", 50, "--dir", tmp_path)
+    assert told["tokens"] == 1_000
+    assert {"recover_sender", "pool_add", "apply", "commit", "render_receipt"} <= set(told["cpu_us"])
+    assert abs(told["total_us"] - sum(told["cpu_us"].values())) < 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    values = [float(number) for number in range(100, 0, -1)]
+    assert (percentile(values, 0.5), percentile(values, 0.99), percentile(values, 1.0)) == (51, 100, 100)
+    assert (percentile([], 0.5), percentile([7.0], 0.99)) == (0, 7)
