@@ -1,0 +1,183 @@
+"""The demonstration: its profiles, its screen, and a street that lives on a real node, also the next day."""
+
+import asyncio
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from apps.client import Client, RpcError, Wallet, decode_log
+from apps.demo.play import draw, play
+from apps.demo.profiles import (
+    HOUSEHOLD_WH,
+    HOUSEHOLD_WITH_PV_WH,
+    QUARTERS_A_DAY,
+    SUN,
+    consumption_wh,
+    production_wh,
+)
+from apps.demo.screen import render, status_json, status_line
+from apps.demo.street import Kind, News, Street
+from apps.demo.watch import HomeState, Watch
+from ctt_state.modules.ctt import CTT
+from ctt_state.units import hex_of
+from tests.ledger_world import ADMIN_KEY, ALICE_KEY, CHAIN_ID
+from tests.live_node import LiveNode
+
+HOMES = 12  # the last one is the farm
+URL = "http://127.0.0.1:1"
+
+
+# --- profiles ---
+
+
+def test_the_profiles_are_those_of_a_whole_day() -> None:
+    assert len(HOUSEHOLD_WH) == len(HOUSEHOLD_WITH_PV_WH) == len(SUN) == QUARTERS_A_DAY
+
+
+def test_the_sun_shines_by_day_only() -> None:
+    assert not any(SUN[:20]) and not any(SUN[86:])
+    assert all(SUN[quarter] > 0 for quarter in range(32, 76))  # 08:00 to 19:00
+
+
+def test_consumption_and_production_scale() -> None:
+    """A home of 4,000 kWh a year uses some 11 kWh on a day in June; PV makes what it is said to make."""
+    day = range(QUARTERS_A_DAY)
+    assert 9_000 < sum(consumption_wh(quarter, 4_000) for quarter in day) < 13_000
+    assert abs(sum(production_wh(quarter, 30.0) for quarter in day) - 30_000) <= QUARTERS_A_DAY
+    assert consumption_wh(QUARTERS_A_DAY + 3, 4_000) == consumption_wh(3, 4_000)
+    assert production_wh(50, 0.0) == 0
+
+
+# --- screen ---
+
+
+def make_watch() -> Watch:
+    """Two blocks a third of a second apart, the later one with three transactions."""
+    watch = Watch(height=1_234, block_hash="0x" + "ab" * 32, transactions=30, tokens=7, energy_wh=12_345)
+    watch.times_ms.extend((1_000, 1_333))
+    watch.counts.extend((5, 3))
+    watch.homes = {"01 household": HomeState(1, 1, 0, 0, 9_000, 1_000, 0, 800, 600), "02 farm": HomeState()}
+    return watch
+
+
+def test_a_line_and_json_say_the_same() -> None:
+    watch, news = make_watch(), News(quarter=100, sent=9, failed=1, sales=2)
+    assert status_line(watch, news) == (
+        "day 2, 01:00  block 1,234  3.00 blocks/s  9 tx/s  7 tokens hold 12.3 kWh  covered 0.6 kWh of 0.8 kWh"
+    )
+    status = json.loads(status_json(watch, news))
+    assert (status["height"], status["energyWh"], status["blocksPerSecond"]) == (1_234, 12_345, 3.003)
+    assert (status["sent"], status["refused"], status["sales"], status["coveredWh"]) == (9, 1, 2, 600)
+
+
+@pytest.mark.parametrize("watch", [make_watch(), Watch()], ids=["in the middle", "before the first block"])
+def test_the_screen_draws(watch: Watch) -> None:
+    console = Console(record=True, width=108, force_terminal=True, file=StringIO())
+    console.print(render(watch, News(lines=["all is well"]), URL))
+    text = console.export_text()
+    assert "all is well" in text and f"block {watch.height:,}" in text
+
+
+def test_news_keeps_the_last_lines() -> None:
+    news = News()
+    for number in range(20):
+        news.tell(f"line {number}")
+    assert news.lines == [f"line {number}" for number in range(14, 20)]
+
+
+def test_the_picture_is_an_svg(tmp_path: Path) -> None:
+    street = Street(Client(URL), CHAIN_ID, 2)
+    draw(make_watch(), street, URL, tmp_path / "street.svg")
+    assert (tmp_path / "street.svg").read_text().startswith("<svg")
+
+
+# --- on a node ---
+
+
+async def live(url: str, quarters: int, first_quarter: int = 40) -> Street:
+    """Builds the street, or finds it, and lives some quarters around noon as fast as they go."""
+    async with Client(url) as client:
+        street = Street(client, CHAIN_ID, HOMES)
+        await street.build()
+        street.news.quarter = first_quarter
+        for _ in range(quarters):
+            await street.live_quarter()
+            await asyncio.sleep(0.4)  # a block, so that clocks of meters and chain go on
+    return street
+
+
+async def read_homes(url: str, street: Street) -> list[Any]:
+    async with Client(url) as client:
+        return [await client.read(CTT, "prosumers(address)", home.owner.address) for home in street.homes]
+
+
+def test_a_street_lives_on_and_finds_itself_again(tmp_path: Path) -> None:
+    """Nothing is refused; the second street sends no set-up, and its registers go on from the chain's."""
+    with LiveNode(tmp_path / "node", flags=("--account-slots", "1024")) as node:
+        first = asyncio.run(live(node.url, 8))
+        assert first.news.failed == 0, first.news.lines
+        assert first.news.sent > HOMES * 5
+        second = asyncio.run(live(node.url, 4, 48))
+        assert second.news.failed == 0, second.news.lines
+        assert second.news.sent < HOMES * 6
+        homes = asyncio.run(read_homes(node.url, second))
+        for before, after in zip(first.homes, second.homes, strict=True):
+            assert after.import_wh >= before.import_wh and after.export_wh >= before.export_wh
+        for home, prosumer in zip(second.homes, homes, strict=True):
+            _, confirmed, full, partial, empty, *_ = prosumer
+            assert confirmed and full + partial + empty >= 2
+            assert prosumer[6] > 0 or home.kind is not Kind.FARM  # produced
+        status = node.call("txpool_status")
+        assert int(status["queued"], 16) == 0
+
+
+def test_the_client_reads_waits_and_is_refused(tmp_path: Path) -> None:
+    async def use(url: str) -> None:
+        async with Client(url) as client:
+            wallet = Wallet(client, ALICE_KEY, CHAIN_ID)
+            (price,) = await client.read(CTT, "emptyTokenPrice()")
+            bought = await wallet.send(CTT, "buyEmptyTokens(uint256)", 2, value=2 * price)
+            receipt = await client.receipt(bought)
+            events = [decode_log(CTT, entry) for entry in receipt["logs"]]
+            assert [event[1]["tokenId"] for event in events if event] == [1, 2]
+
+            admin = Wallet(client, ADMIN_KEY, CHAIN_ID)
+            with pytest.raises(RpcError, match="insufficient funds"):
+                await admin.send_raw(wallet.address, 10**40)
+            await client.receipt(await admin.send_raw(wallet.address, 1))  # the refused one took no nonce
+
+            count, fault = await client.batch(
+                [("eth_getTransactionCount", [hex_of(wallet.address), "latest"]), ("eth_nothing", [])]
+            )
+            assert int(count, 16) == 1
+            assert isinstance(fault, RpcError) and fault.code == -32601
+            with pytest.raises(TimeoutError):
+                await client.receipt("0x" + "00" * 32, seconds_max=0.3)
+
+    with LiveNode(tmp_path / "node") as node:
+        asyncio.run(use(node.url))
+
+
+def test_playing_ends_when_the_node_is_lost(tmp_path: Path) -> None:
+    """And it draws its last screen."""
+    picture = tmp_path / "last.svg"
+
+    async def lose(node: LiveNode) -> None:
+        playing = asyncio.create_task(play(node.url, homes=4, as_json=True, picture=picture))
+        await asyncio.sleep(1.5)
+        node.kill()
+        with pytest.raises(BaseExceptionGroup):
+            await asyncio.wait_for(playing, 20)
+
+    with LiveNode(tmp_path / "node") as node:
+        asyncio.run(lose(node))
+    assert picture.exists()
+
+
+def test_a_closed_client_says_so() -> None:
+    with pytest.raises(RuntimeError, match="use it in 'async with'"):
+        asyncio.run(Client(URL).call("eth_chainId"))
