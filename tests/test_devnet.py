@@ -116,6 +116,21 @@ def test_a_signal_ends_it_with_its_validators(tmp_path: Path, number: signal.Sig
         assert children and not any(map(is_alive, children))
 
 
+def test_nohup_keeps_it_running(tmp_path: Path) -> None:
+    """The end of the terminal is nothing to one that was told to ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which processes inherit
+    try:
+        with devnet(tmp_path / "net", "--json", "--no-demo") as network:
+            assert network.line()["ready"]
+            network.process.send_signal(signal.SIGHUP)
+            height = network.height()
+            while network.height() < height + 2:
+                time.sleep(0.05)
+            assert network.process.poll() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("after", ["at once", "while homes live"])
 def test_a_lost_validator_ends_it_with_its_last_word(tmp_path: Path, after: str) -> None:
     with devnet(tmp_path / "net", "--json") as network:

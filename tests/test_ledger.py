@@ -1,6 +1,7 @@
 """The ledger over a real database: what one node builds another accepts, bit for bit, and nothing else."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -333,6 +334,27 @@ def test_nothing_of_a_block_is_seen_before_it_is_published(ledger: Ledger) -> No
     assert account(ledger, ALICE).nonce == 1
     assert ledger.store.place_of(executed.final.transaction_hashes[0]) == (1, 0)
     assert ledger.store.certificate(1) == b"certificate"
+
+
+def test_small_caches_and_other_readers_change_nothing(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients read on one thread while a block is built on another, and rows come and go in the caches."""
+    for name in ("RECORDS_CACHED_MAX", "NODES_CACHED_MAX"):
+        monkeypatch.setattr(ledger_module, name, 3)
+    small = make_ledger(tmp_path / "small")
+    keys = [key for key, _ in ledger.store.state_rows()]
+    with ThreadPoolExecutor(1) as storage:
+        for nonce in range(6):
+            expected = add_block(ledger, readings(nonce))
+            building = storage.submit(build, small, readings(nonce))
+            before = {key: small.lookup(key) for key in keys}
+            while not building.done():
+                assert {key: small.lookup(key) for key in keys} == before
+            assert building.result().final == expected.final
+            finish(small, building.result())
+    assert {key: small.lookup(key) for key in keys} == {key: ledger.lookup(key) for key in keys}
+    small.close()
 
 
 def test_only_creating_creates(tmp_path: Path) -> None:
