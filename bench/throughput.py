@@ -183,17 +183,19 @@ async def measure(
     else:
         load = await closed_loop(session, client.url, bodies, how["connections"], blocks)
     sent_seconds = time.monotonic() - start
-    await _drain(load, blocks)
+    await _drain(load, blocks, watching)
     watching.cancel()
     cpu_used = cpu_seconds(pid) - cpu
     return report(load, blocks, start, sent_seconds, cpu_used)
 
 
-async def _drain(load: Load, blocks: Blocks) -> None:
-    """Waits for the last accepted transaction's block, within a bound."""
+async def _drain(load: Load, blocks: Blocks, watching: "asyncio.Task[None]") -> None:
+    """Waits for the last accepted transaction's block, within a bound. Raises what ended the watch, if anything did."""
     deadline = time.monotonic() + DRAIN_SECONDS_MAX
-    while load.sent.keys() - blocks.final_at.keys() and time.monotonic() < deadline:
+    while load.sent.keys() - blocks.final_at.keys() and time.monotonic() < deadline and not watching.done():
         await asyncio.sleep(0.02)
+    if watching.done():
+        await watching
 
 
 def report(load: Load, blocks: Blocks, start: float, sent_seconds: float, cpu_used: float) -> dict[str, Any]:

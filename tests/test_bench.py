@@ -1,11 +1,17 @@
 """The benchmarks run, small, and give the JSON that they promise. Their figures here mean nothing."""
 
+import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import pytest
+
+from apps.client import Client
+from bench.throughput import Blocks, measure
 from bench.workload import percentile
 from tests.live_node import GENESIS, LiveNode, free_port
 
@@ -86,3 +92,19 @@ def test_a_percentile_is_one_of_the_values() -> None:
     values = [float(number) for number in range(100, 0, -1)]
     assert (percentile(values, 0.5), percentile(values, 0.99), percentile(values, 1.0)) == (51, 100, 100)
     assert (percentile([], 0.5), percentile([7.0], 0.99)) == (0, 7)
+
+
+def test_a_load_whose_watch_has_ended_is_no_measurement(tmp_path: Path) -> None:
+    """Its figures would say that nothing was included."""
+
+    async def measure_without_blocks(url: str) -> None:
+        async with Client(url) as client, aiohttp.ClientSession() as session:
+            await measure(client, session, [], None, connections=1)
+
+    async def fail(self: Blocks) -> None:
+        raise TimeoutError("no block")
+
+    with LiveNode(tmp_path / "node") as node, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Blocks, "watch", fail)
+        with pytest.raises(TimeoutError, match="no block"):
+            asyncio.run(measure_without_blocks(node.url))
