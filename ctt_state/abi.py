@@ -53,13 +53,15 @@ class Type:
     size: int = 0  # bits of a uint, bytes of a fixed
     parts: tuple["Param", ...] = ()  # of a tuple; of an array its one item
 
+    is_word: bool = field(init=False)  # one static word
     is_dynamic: bool = field(init=False)
     head_bytes: int = field(init=False)  # of the enclosing head: its words, or the one word of its offset
 
     def __post_init__(self) -> None:
-        """Computed once: decoding asks for both at every item of an array."""
+        """Computed once: decoding asks for them at every item of an array."""
         is_dynamic = self.kind in ("bytes", "string", "array") or any(p.type.is_dynamic for p in self.parts)
         is_flat = self.kind == "tuple" and not is_dynamic
+        object.__setattr__(self, "is_word", self.kind in ("uint", "address", "bool", "fixed"))
         object.__setattr__(self, "is_dynamic", is_dynamic)
         object.__setattr__(
             self, "head_bytes", sum(p.type.head_bytes for p in self.parts) if is_flat else WORD
@@ -188,12 +190,16 @@ def decode_values(params: Sequence[Param], data: bytes, base: int = 0) -> tuple[
     values = []
     at = base
     for position, param in enumerate(params, 1):
+        kind = param.type
         try:
-            start = base + _read_length(data, at) if param.type.is_dynamic else at
-            values.append(_decode_value(param.type, data, start))
+            if kind.is_word:
+                values.append(decode_word(kind, _read_word(data, at)))
+            else:
+                start = base + _read_length(data, at) if kind.is_dynamic else at
+                values.append(_decode_value(kind, data, start))
         except MalformedCalldata as fault:
             raise MalformedCalldata(f"argument {position}: {fault}") from None
-        at += param.type.head_bytes
+        at += kind.head_bytes
     return tuple(values)
 
 

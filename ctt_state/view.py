@@ -5,7 +5,7 @@ and the block's stay in memory until the block is final. So a rule needs no undo
 """
 
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ctt_state.abi import Emission, Revert
 from ctt_state.block import Log
@@ -70,11 +70,11 @@ class StateView:
     __slots__ = ("_below", "_touched", "_undo", "_written", "changes", "gas_limit", "gas_used", "logs")
 
     def __init__(self, below: Lookup, gas_limit: int) -> None:
-        self._below = below
+        self._below: Callable[[bytes], Any] = below
         self._touched: set[bytes] = set()
         self._written: set[bytes] = set()
         self._undo: list[tuple[bytes, Record | _Absent | None]] = []
-        self.changes: dict[bytes, Record | None] = {}
+        self.changes: dict[bytes, Any] = {}  # Any: a record of the kind that the key names, or None
         self.logs: list[Log] = []
         self.gas_used = Gas(0)
         self.gas_limit = Gas(gas_limit)
@@ -96,7 +96,8 @@ class StateView:
         if key not in self._touched:
             self._touched.add(key)
             self.charge(GAS_PER_RECORD_READ)
-        return self.peek(kind, key)
+        found: R | None = self.changes[key] if key in self.changes else self._below(key)
+        return found
 
     def put(self, key: bytes, record: Record | None) -> None:
         """Sets or, with None, deletes. Raises: OutOfGas."""
@@ -107,8 +108,8 @@ class StateView:
 
     def peek(self, kind: type[R], key: bytes) -> R | None:
         """`get` without gas: for what a transaction's flat 21,000 gas already pay."""
-        found = self.changes.get(key, _ABSENT)
-        return cast("R | None", self._below(key) if found is _ABSENT else found)
+        found: R | None = self.changes[key] if key in self.changes else self._below(key)
+        return found
 
     def poke(self, key: bytes, record: Record | None) -> None:
         """`put` without gas."""
