@@ -17,11 +17,10 @@ define find_python
 		"$$name" -c '$(IS_SUPPORTED)' 2>/dev/null && { python="$$name"; break; }; \
 	done; \
 	if [ -z "$$python" ]; then \
-		echo "make: Python 3.11 or 3.12 is needed; found:" >&2; \
 		for name in $(or $(PYTHON),$(CANDIDATES)); do \
-			echo "  $$name: $$("$$name" --version 2>/dev/null || echo none)" >&2; \
+			found="$$found $$name ($$("$$name" --version 2>/dev/null || echo "does not run"));"; \
 		done; \
-		echo "Install one, or name it: make PYTHON=/path/to/python3.12" >&2; \
+		echo "make: Python 3.11 or 3.12 is needed, found$$found install one or name it: make PYTHON=/path/to/python3.12" >&2; \
 		exit 1; \
 	fi
 endef

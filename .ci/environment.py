@@ -7,6 +7,7 @@ next call starts afresh; two calls at once wait for each other. Standard library
 import fcntl
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,15 +77,19 @@ def is_usable() -> bool:
 
 def create() -> None:
     print(f"making .venv with {sys.executable}", flush=True)
-    made = subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], capture_output=True, text=True)
+    if VENV.exists():
+        shutil.rmtree(VENV)
+    VENV.mkdir()
+    UNFINISHED.touch()
+    made = subprocess.run([sys.executable, "-m", "venv", VENV], capture_output=True, text=True)
     if made.returncode == 0:
         return
-    if "ensurepip" in made.stdout + made.stderr:
+    message = (made.stdout + made.stderr).strip()
+    if "ensurepip" in message or "No module named venv" in message:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        raise Failed(
-            f"{sys.executable} has no ensurepip; install it (Debian, Ubuntu: apt-get install python{version}-venv)"
-        )
-    raise Failed(f"{sys.executable} -m venv failed: {(made.stderr or made.stdout).strip()}")
+        remedy = f"install them (Debian, Ubuntu: apt-get install python{version}-venv)"
+        raise Failed(f"{sys.executable} has no venv or ensurepip; {remedy}")
+    raise Failed(f"{sys.executable} -m venv failed: {message}")
 
 
 def binaries(sources: list[str]) -> list[str]:
