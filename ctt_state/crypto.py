@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import sha256 as _sha256
 from typing import Any
 
-from coincurve._libsecp256k1 import ffi, lib  # type: ignore[import-not-found]  # compiled, has no stubs
+from coincurve._libsecp256k1 import ffi, lib
 from coincurve.context import GLOBAL_CONTEXT
 from sha3 import keccak_256
 

@@ -1,6 +1,6 @@
 """RLP for any input: one value has one encoding, and an independent decoder agrees on what is one."""
 
-import rlp as pyrlp  # type: ignore[import-untyped]  # has no annotations
+import rlp as pyrlp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
