@@ -93,19 +93,18 @@ def read_anchor(path: Path, genesis_hash: Hash) -> Head:
     heads = [_decode_line(line) for line in lines]
     if heads and heads[-1] is None:
         heads.pop()
-    if not heads:
-        raise _damaged(path, "line 2 is damaged")
     return _last_of(path, heads)
 
 
 def _last_of(path: Path, heads: list[Head | None]) -> Head:
     """The last of heads that follow one another."""
-    last = None
+    last: Head | None = None
     for number, head in enumerate(heads, start=2):
         if head is None or (last is not None and head.height != last.height + 1):
             raise _damaged(path, f"line {number} is damaged")
         last = head
-    assert last is not None
+    if last is None:
+        raise _damaged(path, "line 2 is damaged")
     return last
 
 
