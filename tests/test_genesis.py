@@ -2,6 +2,7 @@
 
 import copy
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from ctt_state.genesis import (
     hash_validators,
     load_genesis,
 )
+from ctt_state.preload import check_generator
 from ctt_state.records import (
     ROLE_OPERATOR,
     ROLE_TREASURER,
@@ -641,8 +643,38 @@ def test_a_generated_address_that_is_listed_too_is_refused(member: str) -> None:
     }
     genesis = load(make_document(preload={"generate": {"count": 1, "seed": 9}} | listed[member]))
 
-    with pytest.raises(InvalidGenesis, match=r"\$.preload.generate: prosumer 0 or its meter is listed, too"):
-        list(genesis_records(genesis))
+    for refuse in (lambda: list(genesis_records(genesis)), lambda: check_generator(genesis.preload)):
+        with pytest.raises(InvalidGenesis) as refusal:
+            refuse()
+        assert refusal.value.faults == (("$.preload.generate", "prosumer 0 or its meter is listed, too"),)
+
+
+def test_a_generator_beside_other_addresses_or_none_passes_the_check() -> None:
+    """With nothing listed there is nothing to compare: a billion tokens are checked at once."""
+    many = {"generate": {"count": 10**9, "seed": 9}}
+    few = {"generate": {"count": 5, "seed": 9}, "meters": [{"address": METER}], "tokens": [{"owner": BOB}]}
+    document = make_document(preload=many)
+    document["ctt"]["maxSupply"] = 10**9
+
+    check_generator(load(document).preload)
+    check_generator(load(make_document(preload=few)).preload)
+    check_generator(load(make_document()).preload)
+
+
+def test_records_are_made_one_by_one() -> None:
+    """Memory follows the largest prosumer, not the number of tokens: 20,000 would take megabytes."""
+    document = make_document(preload={"generate": {"count": 20_000, "seed": 1, "signing": False}})
+    document["ctt"]["maxSupply"] = 20_000
+    genesis = load(document)
+    tracemalloc.start()
+    try:
+        records = sum(1 for _ in genesis_records(genesis))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert records > 20_000
+    assert peak_bytes < 256 * 1024
 
 
 def test_meters_are_certified_by_the_first_operator_or_else_by_the_admin() -> None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ctt_state.genesis import load_genesis
+from ctt_state.preload import check_generator
 from ctt_state.units import hex_of
 from node.cli.init import read_genesis
 
@@ -26,6 +27,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(options: argparse.Namespace) -> int:
     """Prints what the document is. Raises: Failure, InvalidGenesis."""
     genesis = load_genesis(read_genesis(options.file))
+    check_generator(genesis.preload)
     count = len(genesis.validators)
     kind = "development chain" if genesis.is_development else "chain"
     print(
