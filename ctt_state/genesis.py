@@ -194,7 +194,7 @@ def _read_validators(validators: Field, *, development: bool) -> tuple[Validator
         for operator, seats in Counter(member.operator for member in members if member.operator).items():
             if seats > max(faulty, 1):
                 validators.fault(
-                    f"operator {operator!r} holds {seats} of {count} seats; limit {max(faulty, 1)}"
+                    f"operator {operator!a} holds {seats} of {count} seats; limit {max(faulty, 1)}"
                 )
     return tuple(sorted(members, key=lambda member: member.consensus_key))
 
@@ -226,7 +226,7 @@ def _read_peer(peer: Field) -> str:
     text = peer.text()
     match = _PEER.fullmatch(text)
     if text and not (match and int(match["port"]) <= PORT_MAX):
-        peer.fault(f"{text!r} is not host:port")
+        peer.fault(f"{text!a} is not host:port")
         return ""
     return text
 
