@@ -40,8 +40,8 @@ _unpack: Final = msgpack.unpackb
 
 BLOCK_TRANSACTIONS_MAX: Final = 5_000
 BLOCK_BYTES_MAX: Final = 2 * 1024 * 1024
-RECORDS_CACHED_MAX: Final = 100_000  # twice that, of about 300 bytes each
-NODES_CACHED_MAX: Final = 100_000  # twice that, of about 500 bytes each
+RECORDS_CACHED_MAX: Final = 60_000  # twice that, of about 300 bytes each
+NODES_CACHED_MAX: Final = 70_000  # twice that, of about 500 bytes each
 BLOCKS_CACHED_MAX: Final = 16  # decoded final blocks, for receipts and logs just asked for
 STATES_CACHED_MAX: Final = 8  # past states, each what changed since
 
