@@ -17,6 +17,7 @@ from apps.demo.profiles import (
     QUARTERS_A_DAY,
     SUN,
     consumption_wh,
+    grid_draw_with_pv_wh,
     production_wh,
 )
 from apps.demo.screen import render, status_json, status_line
@@ -39,7 +40,8 @@ def test_the_profiles_are_those_of_a_whole_day() -> None:
 
 
 def test_the_sun_shines_by_day_only() -> None:
-    assert not any(SUN[:20]) and not any(SUN[86:])
+    assert not any(SUN[:20]) and not any(SUN[87:])
+    assert SUN.index(max(SUN)) == 53  # 13:15
     assert all(SUN[quarter] > 0 for quarter in range(32, 76))  # 08:00 to 19:00
 
 
@@ -48,6 +50,8 @@ def test_consumption_and_production_scale() -> None:
     day = range(QUARTERS_A_DAY)
     assert 9_000 < sum(consumption_wh(quarter, 4_000) for quarter in day) < 13_000
     assert abs(sum(production_wh(quarter, 30.0) for quarter in day) - 30_000) <= QUARTERS_A_DAY
+    assert all(0 < grid_draw_with_pv_wh(quarter, 4_000) <= consumption_wh(quarter, 4_000) for quarter in day)
+    assert sum(grid_draw_with_pv_wh(quarter, 4_000) for quarter in day) < 7_000
     assert consumption_wh(QUARTERS_A_DAY + 3, 4_000) == consumption_wh(3, 4_000)
     assert production_wh(50, 0.0) == 0
 

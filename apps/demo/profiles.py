@@ -4,6 +4,7 @@ Source: the German standard load profiles of 2025 (BDEW), H25 (household) and P2
 quarter hour for a yearly draw of 1,000,000 kWh. The figures are facts; scale them by a home's yearly consumption.
 """
 
+from math import pi, sin
 from typing import Final
 
 QUARTERS_A_DAY: Final = 96
@@ -207,14 +208,15 @@ HOUSEHOLD_WITH_PV_WH: Final[tuple[int, ...]] = (
     26_969,
 )
 
-# The sun: what a home with PV need not draw in daylight. At night, before 04:00, both homes draw alike.
-_NIGHT: Final = slice(0, 16)
-_DAYLIGHT: Final = range(20, 86)  # 05:00 to 21:30
-_NIGHT_RATIO: Final = sum(HOUSEHOLD_WH[_NIGHT]) / sum(HOUSEHOLD_WITH_PV_WH[_NIGHT])
+# A clear day in June at 50 degrees north: sunrise, sunset and the sine of a sun that stands highest at 13:15.
+_DAYLIGHT: Final = range(20, 87)  # 05:00 to 21:45, summer time
 SUN: Final[tuple[float, ...]] = tuple(
-    max(0.0, plain - with_pv * _NIGHT_RATIO) if quarter in _DAYLIGHT else 0.0
-    for quarter, (plain, with_pv) in enumerate(zip(HOUSEHOLD_WH, HOUSEHOLD_WITH_PV_WH, strict=True))
+    sin(pi * (quarter - _DAYLIGHT.start) / (len(_DAYLIGHT) - 1)) if quarter in _DAYLIGHT else 0.0
+    for quarter in range(QUARTERS_A_DAY)
 )
+# Before 04:00 homes with and without PV draw alike; so much of the profile with PV is one of the same size.
+_NIGHT: Final = slice(0, 16)
+_SAME_HOME: Final = sum(HOUSEHOLD_WH[_NIGHT]) / sum(HOUSEHOLD_WITH_PV_WH[_NIGHT])
 
 
 def consumption_wh(quarter: int, kwh_a_year: int) -> int:
@@ -222,6 +224,12 @@ def consumption_wh(quarter: int, kwh_a_year: int) -> int:
     return HOUSEHOLD_WH[quarter % QUARTERS_A_DAY] * kwh_a_year // PROFILE_KWH_A_YEAR
 
 
+def grid_draw_with_pv_wh(quarter: int, kwh_a_year: int) -> int:
+    """What such a home draws from the grid when it has PV; the rest of its use it covers itself."""
+    with_pv = HOUSEHOLD_WITH_PV_WH[quarter % QUARTERS_A_DAY] * _SAME_HOME * kwh_a_year / PROFILE_KWH_A_YEAR
+    return min(round(with_pv), consumption_wh(quarter, kwh_a_year))
+
+
 def production_wh(quarter: int, kwh_a_day: float) -> int:
-    """What PV of this yield on a day in June makes in a quarter hour, by the sun in the profiles."""
+    """What PV of this yield on a day in June makes in a quarter hour, by the sun."""
     return round(kwh_a_day * 1_000 * SUN[quarter % QUARTERS_A_DAY] / sum(SUN))

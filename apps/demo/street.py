@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Final
 
 from apps.client import Client, RpcError, Wallet
-from apps.demo.profiles import consumption_wh, production_wh
+from apps.demo.profiles import consumption_wh, grid_draw_with_pv_wh, production_wh
 from ctt_state.crypto import sha256
 from ctt_state.modules.ctt import CTT
 
@@ -130,8 +130,9 @@ class Street:
         elif home.kind is Kind.FARM and made:
             await self._send(home.meter, "refill(uint256,address)", made, home.owner.address)
         elif home.kind is Kind.PV:
-            home.import_wh += max(used - made, 0)
-            home.export_wh += max(made - used, 0)
+            drawn = grid_draw_with_pv_wh(quarter, home.kwh_a_year)
+            home.import_wh += drawn
+            home.export_wh += max(made - (used - drawn), 0)
             await self._report(home)
 
     async def _report(self, home: Home) -> None:
