@@ -9,7 +9,7 @@ _UNKNOWN: Final = b"?"  # this very object; None means that there is no such row
 
 class RowCache:
     """Rows in two generations: when the young one is full it becomes the old one, and what nobody asked for since is
-    gone. So never more than twice `limit` rows, and no bookkeeping at a hit.
+    gone. So never more than twice `limit` rows and those of one block, and no bookkeeping at a hit.
 
     Several threads may `get` at once: each looks into a generation once, since another may change it in between.
     `update` is for when no other thread is in here."""
