@@ -10,7 +10,7 @@ from ctt_state.genesis import Genesis, load_genesis
 from ctt_state.records import Record, decode_record
 from ctt_state.tree import build
 from ctt_state.units import hex_of
-from node.consensus.votes import Certificate, Kind, Statement, check_certificate
+from ctt_state.votes import Certificate, Kind, Statement, check_certificate
 from node.ledger import decode_receipts_row
 from node.store import Store
 

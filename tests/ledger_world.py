@@ -13,7 +13,7 @@ from ctt_state.preload import preload_key
 from ctt_state.records import Account, Record, decode_record
 from ctt_state.transaction import Signed, decode_transaction, recover_sender, sign_transaction
 from ctt_state.units import Address, Ms, hex_of
-from node.consensus.votes import Certificate, Kind, Statement
+from ctt_state.votes import Certificate, Kind, Statement
 from node.ledger import BlockPlan, Executed, Ledger, create_ledger
 
 GENESIS: Final = Path(__file__).parent.parent / "genesis.json"

@@ -3,6 +3,7 @@
 import pytest
 
 from ctt_state.units import Hash, Height, Ms
+from ctt_state.votes import Kind
 from node.consensus.engine import (
     BlockBuilt,
     BlockFinal,
@@ -16,7 +17,6 @@ from node.consensus.engine import (
     Tick,
     VoteSigned,
 )
-from node.consensus.votes import Kind
 
 PERIOD_MS = Ms(333)
 GENESIS = Head(Height(0), 0, 0, Hash(b"g" * 32), Ms(1_000_000))

@@ -4,7 +4,7 @@ import pytest
 
 from ctt_state.crypto import public_key, sha256, sign_compact
 from ctt_state.units import Hash
-from node.consensus.votes import Certificate, InvalidCertificate, Kind, Statement, check_certificate, quorum
+from ctt_state.votes import Certificate, InvalidCertificate, Kind, Statement, check_certificate, quorum
 
 CHAIN = Hash(b"c" * 32)
 BLOCK = Hash(b"b" * 32)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ctt_state.units import Hash, Height, Ms
-from node.consensus.votes import Certificate, Kind, Statement, quorum
+from ctt_state.votes import Certificate, Kind, Statement, quorum
 
 
 class Now(NamedTuple):
