@@ -95,7 +95,8 @@ class Vote(NamedTuple):
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Raises: MalformedVote."""
-        return _decode(data, cls.unpack, cls.encode)
+        decoded: Self = _decode(data, cls.unpack, cls.encode)
+        return decoded
 
 
 class Certificate(NamedTuple):
@@ -134,7 +135,8 @@ class Certificate(NamedTuple):
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Raises: MalformedVote."""
-        return _decode(data, cls.unpack, cls.encode)
+        decoded: Self = _decode(data, cls.unpack, cls.encode)
+        return decoded
 
 
 class Evidence(NamedTuple):
@@ -158,7 +160,8 @@ class Evidence(NamedTuple):
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Raises: MalformedVote."""
-        return _decode(data, cls.unpack, cls.encode)
+        decoded: Self = _decode(data, cls.unpack, cls.encode)
+        return decoded
 
 
 def quorum(validators: int) -> int:
