@@ -12,7 +12,7 @@ from ctt_state.transaction import Signed, Transaction, decode_transaction
 from ctt_state.units import Address, Hash, Height, Ms
 from ctt_state.view import Lookup
 from node import VERSION
-from node.consensus.engine import Engine
+from node.consensus.solo import Engine
 from node.ledger import Ledger
 from node.mempool import AlreadyKnown, Mempool, MempoolLimits, PoolRole
 from node.recovery import SenderRecovery

@@ -18,7 +18,7 @@ from ctt_state.block import FinalBlock
 from ctt_state.crypto import sign_compact
 from ctt_state.records import Account
 from ctt_state.units import Address, Ms
-from node.consensus.engine import (
+from node.consensus.solo import (
     BlockBuilt,
     BlockFinal,
     Build,

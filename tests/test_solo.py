@@ -4,7 +4,7 @@ import pytest
 
 from ctt_state.units import Hash, Height, Ms
 from ctt_state.votes import Kind
-from node.consensus.engine import (
+from node.consensus.solo import (
     BlockBuilt,
     BlockFinal,
     Build,
