@@ -24,6 +24,13 @@ class Now(NamedTuple):
     wall_ms: Ms
 
 
+class Head(NamedTuple):
+    """A final block."""
+
+    header: Header
+    block_hash: Hash
+
+
 # --- messages between engines ---------------------------------------------------------------------------------------
 
 
@@ -120,8 +127,7 @@ class BlockFinal:
     """The ledger's head is now this block, by a `Finalize` or by catching up. `next_set` is the set of the next epoch
     when the block is its epoch's boundary, else None."""
 
-    header: Header
-    block_hash: Hash
+    head: Head
     next_set: ValidatorSet | None
 
 
