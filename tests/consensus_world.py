@@ -54,7 +54,9 @@ def make_set(size: int) -> tuple[ValidatorSet, list[bytes]]:
     return ValidatorSet(tuple(Member(address_of(each), public_key(each)) for each in secrets)), secrets
 
 
-def make_header(parent: Head | None, *, members: ValidatorSet, epoch: int, view: int, timestamp_ms: int) -> Header:
+def make_header(
+    parent: Head | None, *, members: ValidatorSet, epoch: int, view: int, timestamp_ms: int
+) -> Header:
     """An empty block's header; its state root follows from where it stands."""
     height = parent.header.height + 1 if parent else 0
     parent_hash = parent.block_hash if parent else ZERO_HASH
@@ -99,7 +101,13 @@ class World:
     """Machines `0..n-1` are the set in order; `followers` more have no key."""
 
     def __init__(
-        self, size: int, *, followers: int = 0, epoch_blocks: int = EPOCH_BLOCKS, delay_ms: int = 5, execute_ms: int = 5
+        self,
+        size: int,
+        *,
+        followers: int = 0,
+        epoch_blocks: int = EPOCH_BLOCKS,
+        delay_ms: int = 5,
+        execute_ms: int = 5,
     ) -> None:
         self.members, secrets = make_set(size)
         self.epoch_blocks, self.delay_ms, self.execute_ms = epoch_blocks, delay_ms, execute_ms
@@ -114,21 +122,26 @@ class World:
         self.genesis = Block(header, ())
         keys: list[bytes | None] = [*secrets, *[None] * followers]
         self.machines = [
-            Machine(number, secret, [self.genesis], self._make_engine(number, secret, [self.genesis], Restored((), (), ())))
+            Machine(
+                number,
+                secret,
+                [self.genesis],
+                self._make_engine(number, secret, [self.genesis], Restored((), (), ())),
+            )
             for number, secret in enumerate(keys)
         ]
 
     def now(self, number: int) -> Now:
-        return Now(
-            self.now_ms, Ms(WALL_MS + self.now_ms - START_MS + self.wall_offsets_ms.get(number, 0))
-        )
+        return Now(self.now_ms, Ms(WALL_MS + self.now_ms - START_MS + self.wall_offsets_ms.get(number, 0)))
 
     def run_ms(self, milliseconds: int) -> None:
         """Lets so much time pass."""
         end_ms = self.now_ms + milliseconds
         while True:
             up = [each for each in self.machines if each.is_up and each.halted is None]
-            due_ms, machine = min(((each.engine.deadline_ms, each.number) for each in up), default=(end_ms + 1, 0))
+            due_ms, machine = min(
+                ((each.engine.deadline_ms, each.number) for each in up), default=(end_ms + 1, 0)
+            )
             if self._queue and self._queue[0][0] <= due_ms:
                 at_ms, _, number, life, event = heapq.heappop(self._queue)
             else:
@@ -174,7 +187,9 @@ class World:
         chains = [[block.header.hash for block in machine.final] for machine in self.machines]
         return all(a == b for chain in chains for a, b in zip(chain, max(chains, key=len), strict=False))
 
-    def _make_engine(self, number: int, secret: bytes | None, final: list[Block], restored: Restored) -> Engine:
+    def _make_engine(
+        self, number: int, secret: bytes | None, final: list[Block], restored: Restored
+    ) -> Engine:
         header = final[-1].header
         return Engine(
             self.settings,
@@ -223,7 +238,9 @@ class World:
                 self._commit(machine, block_hash)
             case Fetch(block_hash, _, _):
                 for other in self.machines:
-                    held = {**other.executed, **{each.header.hash: each for each in other.final}}.get(block_hash)
+                    held = {**other.executed, **{each.header.hash: each for each in other.final}}.get(
+                        block_hash
+                    )
                     if held and other.is_up and self.lets_through(other.number, machine.number, Vote):  # type: ignore[arg-type]
                         self._later(machine, BlockArrived(held), 2 * self.delay_ms)
             case Broadcast(message):
