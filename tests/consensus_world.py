@@ -184,8 +184,10 @@ class World:
         return [machine.final[-1].header.height for machine in self.machines]
 
     def is_one_chain(self) -> bool:
-        chains = [[block.header.hash for block in machine.final] for machine in self.machines]
-        return all(a == b for chain in chains for a, b in zip(chain, max(chains, key=len), strict=False))
+        chains = sorted(
+            ([block.header.hash for block in machine.final] for machine in self.machines), key=len
+        )
+        return all(chains[-1][: len(chain)] == chain for chain in chains)
 
     def _make_engine(
         self, number: int, secret: bytes | None, final: list[Block], restored: Restored

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ class Talk:
         return self.tell(Received(message, source=f"peer {signer}", signer=signer))
 
     def propose(
-        self, block: Block, view: int = 1, parent: Certificate | None = None, **changes: object
+        self, block: Block, view: int = 1, parent: Certificate | None = None, **changes: Any
     ) -> list[Effect]:
         return self.hear(make_proposal(block, view, parent, **changes), MEMBERS.leader(0, view))
 
@@ -80,7 +81,7 @@ class Talk:
         return self.tell(BlockValidated(block.header.hash, None))
 
 
-def make_block(view: int = 1, parent: Block | None = None, **changes: object) -> Block:
+def make_block(view: int = 1, parent: Block | None = None, **changes: Any) -> Block:
     stands_on = parent.header if parent else GENESIS
     header = make_header(
         Head(stands_on, stands_on.hash),
@@ -89,7 +90,7 @@ def make_block(view: int = 1, parent: Block | None = None, **changes: object) ->
         view=view,
         timestamp_ms=stands_on.timestamp_ms + PERIOD_MS,
     )
-    return Block(header._replace(**changes), ())  # type: ignore[arg-type]
+    return Block(header._replace(**changes), ())
 
 
 def vote(kind: Kind, view: int, signer: int, block: Block | None = None, parent_view: int = 0) -> Vote:
@@ -251,7 +252,7 @@ def test_n5_the_gap_in_the_proposal_is_enough() -> None:
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_n6_a_header_out_of_place_gives_the_view_up(changes: dict[str, object]) -> None:
+def test_n6_a_header_out_of_place_gives_the_view_up(changes: dict[str, Any]) -> None:
     talk = Talk()
 
     effects = talk.propose(make_block(**changes))
