@@ -1,0 +1,186 @@
+"""`ctt ca`: the consortium's certificate authority, which decides whose nodes may join the network."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from ctt_state.crypto import checksum_address
+from ctt_state.units import ZERO_ADDRESS, Address
+from node.cli.authority import (
+    Authority,
+    create_authority,
+    describe_validator,
+    identity_failure,
+    open_authority,
+)
+from node.cli.options import positive_int
+from p2p.identity import CA_FILE, NAME, REVOKED_FILE, IdentityError, read_identity, show_serial
+
+CA_DAYS: Final = 3_650
+NODE_DAYS: Final = 365
+DAYS_MAX: Final = 36_500
+TLS: Final = "tls"  # in a node's data directory
+AUTHORITY_NAME: Final = "Crypto-Trading Consortium"
+
+EPILOG: Final = """\
+Keep CA off every node, best off every network: its key lets anyone in. A node needs the directory that `issue` makes
+as DIR/tls, and a new copy of revoked.txt after each `revoke`.
+
+examples:
+  ctt ca init --dir ca
+  ctt ca issue --dir ca --out /var/lib/ctt/tls --name validator-1 --validator 0xb57F333Ee9520ADF12630bD60Fe07169A08a9B20
+  ctt ca issue --dir ca --out follower/tls --name follower-1
+  ctt ca list --dir ca
+  ctt ca revoke --dir ca validator-1
+"""
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "ca", help="make and revoke the certificates of nodes", description=__doc__, epilog=EPILOG
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    create = _add_command(commands, "init", run_init, "make an authority: a key and a certificate")
+    create.add_argument("--name", type=authority_name, default=AUTHORITY_NAME, help="default: %(default)s")
+    _add_days(create, CA_DAYS)
+    issue = _add_command(commands, "issue", run_issue, "make a node's key and certificate")
+    issue.add_argument("--out", type=Path, required=True, metavar="DIR/tls", help="made; it may not exist")
+    issue.add_argument("--name", type=node_name, required=True, help="of the node, such as validator-1")
+    issue.add_argument(
+        "--validator", type=address, metavar="ADDRESS", help="of its consensus key (ctt key show)"
+    )
+    _add_days(issue, NODE_DAYS)
+    _add_command(commands, "list", run_list, "show all certificates")
+    revoke = _add_command(commands, "revoke", run_revoke, "trust a certificate, or all of a name, no more")
+    revoke.add_argument("which", metavar="SERIAL|NAME")
+
+
+def _add_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: Command, text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--dir", type=Path, required=True, metavar="CA", help="the authority's directory")
+    parser.set_defaults(run=partial(_run, run))
+    return parser
+
+
+def _add_days(parser: argparse.ArgumentParser, default: int) -> None:
+    parser.add_argument(
+        "--days", type=days, default=default, metavar="N", help="how long it is valid (default: %(default)s)"
+    )
+
+
+def _run(command: Command, options: argparse.Namespace) -> int:
+    try:
+        return command(options)
+    except IdentityError as fault:
+        raise identity_failure(fault) from None
+
+
+def run_init(options: argparse.Namespace) -> int:
+    authority = create_authority(options.dir, options.name, now=_now(), days=options.days)
+    end = authority.certificate.not_valid_after_utc
+    print(f"{options.dir / CA_FILE}: {options.name}, valid until {end:%Y-%m-%d}")
+    return 0
+
+
+def run_issue(options: argparse.Namespace) -> int:
+    authority = open_authority(options.dir)
+    certificate = authority.issue(options.out, options.name, options.validator, now=_now(), days=options.days)
+    peer, end = read_identity(certificate), certificate.not_valid_after_utc
+    print(
+        f"{options.out}: {peer.name}, {describe_validator(peer.validator)}, "
+        f"serial number {show_serial(peer.serial)}, valid until {end:%Y-%m-%d}"
+    )
+    return 0
+
+
+def run_list(options: argparse.Namespace) -> int:
+    now = _now()
+    for one in open_authority(options.dir).issued():
+        state = "revoked" if one.is_revoked else "expired" if one.expires < now else "valid"
+        peer = one.identity
+        print(
+            f"{show_serial(peer.serial)}  {state:<7}  {one.expires:%Y-%m-%d}  "
+            f"{peer.name}  {describe_validator(peer.validator)}"
+        )
+    return 0
+
+
+def run_revoke(options: argparse.Namespace) -> int:
+    revoked = open_authority(options.dir).revoke(options.which, _now())
+    for peer in revoked:
+        print(f"{show_serial(peer.serial)}: revoked, {peer.name}")
+    if not revoked:
+        print(f"{options.which}: revoked already")
+    print(f"copy {options.dir / REVOKED_FILE} to the tls directory of every node")
+    return 0
+
+
+def issue_development(directory: Path, members: Sequence[tuple[str, Address | None]]) -> None:
+    """An authority in `directory`/ca, and for each name an identity in `directory`/NAME/tls, where there is none yet.
+
+    Raises: Failure.
+    """
+    try:
+        authority = _development_authority(directory / "ca")
+        for name, validator in members:
+            out = directory / name / TLS
+            if not out.exists():
+                authority.issue(out, name, validator, now=_now(), days=NODE_DAYS)
+    except IdentityError as fault:
+        raise identity_failure(fault) from None
+
+
+def _development_authority(directory: Path) -> Authority:
+    if (directory / CA_FILE).exists():
+        return open_authority(directory)
+    return create_authority(directory, AUTHORITY_NAME, now=_now(), days=CA_DAYS)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+# How values are read
+
+
+def days(text: str) -> int:
+    count = positive_int(text)
+    if count > DAYS_MAX:
+        raise argparse.ArgumentTypeError(f"{count} days are more than {DAYS_MAX}")
+    return count
+
+
+def node_name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text[:80]!a} is no name: 1 to 63 letters, digits, '.', '_' and '-', a letter or digit first"
+        )
+    return text
+
+
+def authority_name(text: str) -> str:
+    if not (0 < len(text) <= 64 and text.isprintable()):
+        raise argparse.ArgumentTypeError(f"{text[:80]!a} is no name: 1 to 64 printable characters")
+    return text
+
+
+def address(text: str) -> Address:
+    """20 bytes, not zero; with capital letters only where the checksum puts them (EIP-55)."""
+    try:
+        parsed = Address(bytes.fromhex(text.removeprefix("0x")))
+    except ValueError:
+        parsed = ZERO_ADDRESS
+    if len(text) != 42 or len(parsed) != 20 or not text.startswith("0x") or parsed == ZERO_ADDRESS:
+        raise argparse.ArgumentTypeError(f"{text[:80]!a} is no address: 0x and 40 hexadecimal digits")
+    if text not in (text.lower(), checksum_address(parsed)):
+        raise argparse.ArgumentTypeError(
+            f"the checksum of {text} is wrong: it would be {checksum_address(parsed)}"
+        )
+    return parsed
