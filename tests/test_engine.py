@@ -8,9 +8,9 @@ import pytest
 
 from ctt_state.block import Block
 from ctt_state.crypto import sha256
-from ctt_state.units import Hash, Height, Ms
+from ctt_state.units import ZERO_HASH, Hash, Height, Ms
 from ctt_state.votes import Certificate, Kind, Statement, Vote, sign_vote
-from node.consensus.engine import NO_BLOCK, VIEWS_AHEAD_MAX, Engine
+from node.consensus.engine import VIEWS_AHEAD_MAX, Engine
 from node.consensus.events import (
     Accuse,
     BlockBuilt,
@@ -94,7 +94,7 @@ def make_block(view: int = 1, parent: Block | None = None, **changes: Any) -> Bl
 
 
 def vote(kind: Kind, view: int, signer: int, block: Block | None = None, parent_view: int = 0) -> Vote:
-    block_hash = block.header.hash if block else NO_BLOCK
+    block_hash = block.header.hash if block else ZERO_HASH
     return sign_vote(Statement(kind, 0, view, parent_view, block_hash), signer, SECRETS[signer], GENESIS_HASH)
 
 
@@ -416,7 +416,7 @@ def test_each_kind_of_certificate_ends_its_view_however_far(kind: Kind) -> None:
     "wrong",
     [
         certificate(Kind.NULLIFY, 1, signers=(1, 2)),
-        certificate(Kind.NULLIFY, 1)._replace(statement=Statement(Kind.NULLIFY, 0, 2, 0, NO_BLOCK)),
+        certificate(Kind.NULLIFY, 1)._replace(statement=Statement(Kind.NULLIFY, 0, 2, 0, ZERO_HASH)),
         certificate(Kind.NULLIFY, 1)._replace(signatures=((1, b"s" * 64), (2, b"s" * 64), (3, b"s" * 64))),
     ],
     ids=["too few", "another view", "forged"],

@@ -11,11 +11,11 @@ stands in `Round.mine` from the moment a `Cast` is asked for, and the journal gu
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final, assert_never
 
 from ctt_state.block import Block, Header
-from ctt_state.units import Hash, Ms
+from ctt_state.units import UINT64_MAX, ZERO_HASH, Hash, Ms
 from ctt_state.validators import ValidatorSet, boundary_of
 from ctt_state.votes import (
     Certificate,
@@ -29,6 +29,7 @@ from ctt_state.votes import (
     is_signed,
     quorum,
 )
+from node.consensus.answers import AnswerBudget
 from node.consensus.events import (
     Accuse,
     BlockArrived,
@@ -58,18 +59,14 @@ from node.consensus.events import (
     Validate,
     VoteSigned,
 )
-from node.consensus.rounds import Round
+from node.consensus.rounds import Round, Rounds
 from node.consensus.settings import Settings, back_off
 from node.consensus.unfinal import Stage, Unfinal
 
 VIEWS_AHEAD_MAX: Final = 10  # votes and proposals further ahead are dropped: certificates will tell
 GAPS_INLINE_MAX: Final = 16  # nullifications that a proposal carries; the rest is asked for
 CERTIFICATES_SENT_MAX: Final = 64  # in one answer
-ANSWERS_PER_SECOND_MAX: Final = 5  # to one peer that lags behind
 EARLY_MAX: Final = 64  # messages of the next epoch that wait for its start
-SOURCES_MAX: Final = 256  # peers whose answers are counted
-
-ONE_SECOND_MS: Final = 1_000
 
 
 class Engine:
@@ -99,7 +96,7 @@ class Engine:
         self._unfinal = Unfinal(head)
         self._faults: dict[Hash, str] = {}  # of blocks that are invalid here
         self._seen_ms: dict[Hash, int] = {}  # when a block came or was made here, on the monotonic clock
-        self._answers: dict[Source, tuple[int, int]] = {}  # second, answers given in it
+        self._answers = AnswerBudget()
         self._last_boundary: Certificate | None = None  # the finalization that ended the epoch before
         self._early: deque[Received] = deque(maxlen=EARLY_MAX)
         self._finalizing: Hash | None = None
@@ -161,7 +158,7 @@ class Engine:
             case BlockBuilt(block):
                 self._on_built(block, now)
             case BuildFailed(view):
-                self._round(view).is_refused = True
+                self._rounds[view].is_refused = True
             case BlockValidated(block_hash, fault):
                 self._on_validated(block_hash, fault)
             case VoteSigned(vote):
@@ -183,7 +180,7 @@ class Engine:
                 self._early.append(received)
             return
         if epoch < self._epoch:
-            if self._last_boundary is not None and self._may_answer(source, now):
+            if self._last_boundary is not None and self._answers.take(source, now.mono_ms):
                 self._effects.append(Send(source, self._last_boundary))
             return
         match message:
@@ -215,7 +212,7 @@ class Engine:
         for certificate in (proposal.parent, *proposal.nullifications[:GAPS_INLINE_MAX]):
             if certificate is not None and certificate.statement.epoch == self._epoch:
                 self._on_certificate(certificate, now)
-        current = self._round(statement.view)
+        current = self._rounds[statement.view]
         if current.proposal is None:
             current.proposal, current.proposer = proposal, source
             self._add_block(proposal.block, now)
@@ -227,14 +224,14 @@ class Engine:
             self._answer_laggard(source, view, now)
         if not self._final_view < view <= self._view + VIEWS_AHEAD_MAX:
             return
-        known = self._round(view).votes[vote.statement.kind].get(vote.signer)
+        known = self._rounds[view].votes[vote.statement.kind].get(vote.signer)
         if known != vote and self._is_signed(vote):
             self._count(vote, now)
 
     def _count(self, vote: Vote, now: Now) -> None:
         """A checked vote; a quorum of equal ones is a certificate."""
         statement = vote.statement
-        current = self._round(statement.view)
+        current = self._rounds[statement.view]
         self._watch_own(vote, current)
         evidence = current.add(vote)
         if evidence is not None:
@@ -269,7 +266,7 @@ class Engine:
             if self._final and statement.kind is Kind.FINALIZE and statement.view == self._final_view:
                 self._check_agreement(self._final, certificate)
             return
-        held = self._round(statement.view).certificates.get(statement.kind)
+        held = self._rounds[statement.view].certificates.get(statement.kind)
         if held is not None:
             self._check_agreement(held, certificate)
         elif self._is_valid(certificate):
@@ -305,7 +302,7 @@ class Engine:
     def _hold(self, certificate: Certificate, now: Now) -> None:
         """A valid certificate that is new. Everyone shall have it; its view is over."""
         statement = certificate.statement
-        current = self._round(statement.view)
+        current = self._rounds[statement.view]
         current.certificates[statement.kind] = certificate
         if self._me is not None:
             for signer, signature in certificate.signatures:
@@ -318,7 +315,7 @@ class Engine:
         if statement.view >= self._view:
             self._enter(statement.view + 1, certificate, now)
         if statement.kind is Kind.FINALIZE:
-            self._forget_rounds()
+            self._rounds.forget_below(self._final_view)
 
     def _add_block(self, block: Block, now: Now) -> None:
         self._unfinal.add(block)
@@ -356,8 +353,8 @@ class Engine:
         block = self._unfinal.block(statement.block_hash)
         if block is None or statement.kind is not Kind.NOTARIZE or self._leader(statement.view) != self._me:
             return vote
-        gaps = [self._nullification(view) for view in range(statement.parent_view + 1, statement.view)]
-        inline = tuple([gap for gap in gaps if gap is not None][:GAPS_INLINE_MAX])
+        gaps = self._rounds.nullifications(statement.parent_view, statement.view)
+        inline = tuple(gaps[:GAPS_INLINE_MAX])
         return Proposal(block, vote, self._certificate_of(statement.parent_view), inline)
 
     def _on_final(self, head: Head, next_set: ValidatorSet | None, now: Now) -> None:
@@ -392,7 +389,7 @@ class Engine:
         self._faulty = len(validators.members) - self._quorum
         key = self._consensus_key
         self._me = None if key is None else validators.place_of_key(key)
-        self._rounds: dict[int, Round] = {}
+        self._rounds = Rounds()
         self._final, self._final_view = None, 0
         self._final_seen_ms = now.mono_ms
         self._base = self._unfinal.head
@@ -406,12 +403,13 @@ class Engine:
         self._entered_ms = now.mono_ms
         self._repeated_ms = now.mono_ms
         self._asked_ms: dict[Hash | int, int] = {}
-        for old, current in self._rounds.items():
-            if (
-                old < view - VIEWS_AHEAD_MAX
-                and current.proposal is not None
-                and not current.block_certificate
-            ):
+        self._drop_stale(view - VIEWS_AHEAD_MAX)
+
+    def _drop_stale(self, before: int) -> None:
+        """Blocks of long gone views that nobody certified; should a certificate come, they can be fetched."""
+        for view in self._rounds:
+            current = self._rounds[view]
+            if view < before and current.proposal is not None and not current.block_certificate:
                 self._unfinal.drop(current.proposal.vote.statement.block_hash)
                 current.proposal = None
 
@@ -424,7 +422,7 @@ class Engine:
             vote for vote in restored.votes if vote.statement.epoch == self._epoch and vote.signer == self._me
         ]
         for vote in own:  # first of all, for a certificate may hold them
-            self._round(vote.statement.view).mine[vote.statement.kind] = vote.statement
+            self._rounds[vote.statement.view].mine[vote.statement.kind] = vote.statement
         for certificate in restored.certificates:
             statement = certificate.statement
             self._on_certificate(certificate, now)
@@ -435,7 +433,7 @@ class Engine:
                 self._count(vote, now)
         if head.header.height and head.header.epoch == self._epoch:
             self._raise_floor(head.header.view, now)
-        self._forget_rounds()
+        self._rounds.forget_below(self._final_view)
         self._effects = []
 
     def _raise_floor(self, view: int, now: Now) -> None:
@@ -444,19 +442,9 @@ class Engine:
             return
         self._final, self._final_view = None, view
         self._final_seen_ms = now.mono_ms
-        self._forget_rounds()
+        self._rounds.forget_below(self._final_view)
         if view >= self._view:
             self._enter(view + 1, None, now)
-
-    def _round(self, view: int) -> Round:
-        current = self._rounds.get(view)
-        if current is None:
-            current = self._rounds[view] = Round()
-        return current
-
-    def _forget_rounds(self) -> None:
-        """No rule may look below the last final view; that view itself may be a parent."""
-        self._rounds = {view: each for view, each in self._rounds.items() if view >= self._final_view}
 
     def _leader(self, view: int) -> int:
         return self._validators.leader(self._epoch, view)
@@ -465,12 +453,7 @@ class Engine:
         """What shows that this view's block may be a parent; None for view 0, which needs nothing."""
         if view == self._final_view and self._final is not None:
             return self._final
-        current = self._rounds.get(view)
-        return current.block_certificate if current else None
-
-    def _nullification(self, view: int) -> Certificate | None:
-        current = self._rounds.get(view)
-        return current.nullification if current else None
+        return self._rounds.block_certificate(view)
 
     def _parent_hash(self, view: int) -> Hash | None:
         """The block that a child in this view's chain stands on, None if no certificate is held."""
@@ -528,8 +511,8 @@ class Engine:
 
     def _execute_certified(self, now: Now) -> None:
         """Blocks with a certificate are executed whatever the view, with the ancestors they need (N8)."""
-        for view in sorted(self._rounds):
-            certificate = self._rounds[view].block_certificate
+        for view in self._rounds:
+            certificate = self._rounds.block_certificate(view)
             if certificate is None:
                 continue
             block_hash = certificate.statement.block_hash
@@ -586,7 +569,7 @@ class Engine:
     def _cast_finalize(self) -> None:
         """FINALIZE what is notarized and executed, unless this validator gave the view up or notarized another block.
         The view may be over; own votes are remembered for every view above the last finalization."""
-        for view in sorted(self._rounds):
+        for view in self._rounds:
             current = self._rounds[view]
             notarization = current.certificates.get(Kind.NOTARIZE)
             if notarization is None or view <= self._final_view:
@@ -636,7 +619,7 @@ class Engine:
     def _is_justified(self, parent_view: int, source: Source, now: Now) -> bool:
         """N4 and N5: the parent's certificate and the nullification of every view between are held. What is missing is
         asked for."""
-        missing = [view for view in range(parent_view + 1, self._view) if self._nullification(view) is None]
+        missing = self._rounds.not_nullified(parent_view, self._view)
         if self._parent_hash(parent_view) is None:
             missing.append(parent_view)
         if missing and source is not None and self._is_due(self._view, now):
@@ -665,7 +648,7 @@ class Engine:
         if hold_ms <= 0:
             return True
         if now.mono_ms + hold_ms > self._entered_ms + self._scale(self._settings.notarize_ms):
-            self._round(self._view).is_refused = True
+            self._rounds[self._view].is_refused = True
         else:
             self._wake_at(now.mono_ms + hold_ms, now)
         return False
@@ -674,11 +657,14 @@ class Engine:
         """In an own view: propose on the highest notarized block, at its time."""
         if self._leader(self._view) != self._me:
             return
-        current = self._round(self._view)
+        current = self._rounds[self._view]
         if current.mine or current.building_on is not None or current.is_refused:
             return
         parent_view = self._highest_notarized()
-        if self._justification_missing(parent_view, now):
+        missing = self._rounds.not_nullified(parent_view, self._view)
+        if missing:
+            if self._is_due(self._view, now):
+                self._effects.append(Broadcast(GetCertificates(self._epoch, missing[0], missing[-1])))
             return
         parent_hash = self._parent_hash(parent_view)
         parent = None if parent_hash is None else self._unfinal.place(parent_hash)
@@ -703,17 +689,8 @@ class Engine:
         self._effects.append(Build(self._epoch, self._view, parent.block_hash, timestamp))
 
     def _highest_notarized(self) -> int:
-        return max(
-            (view for view, each in self._rounds.items() if view < self._view and each.block_certificate),
-            default=self._final_view,
-        )
-
-    def _justification_missing(self, parent_view: int, now: Now) -> bool:
-        """Whether the leader itself lacks a certificate; then it asks everyone."""
-        missing = [view for view in range(parent_view + 1, self._view) if self._nullification(view) is None]
-        if missing and self._is_due(self._view, now):
-            self._effects.append(Broadcast(GetCertificates(self._epoch, missing[0], missing[-1])))
-        return bool(missing)
+        views = [view for view in self._rounds if view < self._view and self._rounds.block_certificate(view)]
+        return views[-1] if views else self._final_view
 
     def _wait_ms(self, parent: Head, now: Now) -> int:
         """Until the slot by the wall clock, but no longer than a period since the parent was seen: a clock that is
@@ -738,13 +715,13 @@ class Engine:
 
     def _reliance(self, parent_view: int) -> tuple[Certificate, ...]:
         """What a NOTARIZE in this view relies on: the certificates of its parent, of the gap, of the view's start."""
-        gaps = [self._nullification(view) for view in range(parent_view + 1, self._view)]
+        gaps = self._rounds.nullifications(parent_view, self._view)
         held = (self._certificate_of(parent_view), *gaps, self._entry)
         return tuple(dict.fromkeys([each for each in held if each is not None]))
 
     def _give_up(self, now: Now) -> None:
         """NULLIFY the view when it can bring nothing or its time is over, unless this validator finalized in it."""
-        current = self._round(self._view)
+        current = self._rounds[self._view]
         if Kind.FINALIZE in current.mine or Kind.NULLIFY in current.mine:
             return
         leader = self._leader(self._view)
@@ -760,7 +737,7 @@ class Engine:
             or now.mono_ms >= overdue_ms
             or (not has_proposal and self._is_silent(leader, now))
         ):
-            statement = Statement(Kind.NULLIFY, self._epoch, self._view, 0, NO_BLOCK)
+            statement = Statement(Kind.NULLIFY, self._epoch, self._view, 0, ZERO_HASH)
             self._cast(statement, () if self._entry is None else (self._entry,), None)
             self._repeated_ms = now.mono_ms
         else:
@@ -782,7 +759,7 @@ class Engine:
 
     def _repeat(self, now: Now) -> None:
         """Given up, and still here: what was said in this view may have been lost."""
-        current = self._round(self._view)
+        current = self._rounds[self._view]
         if Kind.NULLIFY not in current.mine:
             return
         if now.mono_ms < self._repeated_ms + self._settings.retry_ms:
@@ -810,18 +787,13 @@ class Engine:
         self._stood_still_ms = now.mono_ms
         self._wake_at(now.mono_ms + standstill_ms, now)
         self._effects.extend(Broadcast(each) for each in self._certificates_above_final())
-        for view in sorted(self._rounds, reverse=True)[:CERTIFICATES_SENT_MAX]:
+        for view in list(self._rounds)[-CERTIFICATES_SENT_MAX:]:
             if self._me is not None and view > self._final_view:
                 self._effects.extend(Broadcast(each) for each in self._own_messages(self._rounds[view]))
 
     def _certificates_above_final(self) -> list[Certificate]:
         """The highest finalization, then the lowest certificates above it."""
-        above = [
-            certificate
-            for view in sorted(self._rounds)
-            if view > self._final_view
-            for certificate in self._rounds[view].certificates.values()
-        ]
+        above = self._rounds.certificates(self._final_view + 1, UINT64_MAX)
         final = [] if self._final is None else [self._final]
         return [*final, *above][:CERTIFICATES_SENT_MAX]
 
@@ -829,36 +801,18 @@ class Engine:
 
     def _answer_laggard(self, source: Source, view: int, now: Now) -> None:
         """A peer shows a view below this node's: send what brings it here."""
-        if view < self._view and self._may_answer(source, now):
+        if view < self._view and self._answers.take(source, now.mono_ms):
             self._effects.extend(Send(source, each) for each in self._certificates_above_final())
 
     def _answer(self, source: Source, from_view: int, to_view: int, now: Now) -> None:
-        views: Iterable[int] = range(from_view, min(to_view, from_view + CERTIFICATES_SENT_MAX - 1) + 1)
-        if not self._may_answer(source, now):
-            return
-        found = [
-            certificate
-            for view in views
-            if view in self._rounds
-            for certificate in self._rounds[view].certificates.values()
-        ]
-        self._effects.extend(Send(source, each) for each in found[:CERTIFICATES_SENT_MAX])
-
-    def _may_answer(self, source: Source, now: Now) -> bool:
-        second = now.mono_ms // ONE_SECOND_MS
-        counted_in, count = self._answers.get(source, (second, 0))
-        count = count if counted_in == second else 0
-        if count >= ANSWERS_PER_SECOND_MAX:
-            return False
-        if source not in self._answers and len(self._answers) >= SOURCES_MAX:
-            self._answers.clear()
-        self._answers[source] = (second, count + 1)
-        return True
+        if self._answers.take(source, now.mono_ms):
+            found = self._rounds.certificates(from_view, to_view)[:CERTIFICATES_SENT_MAX]
+            self._effects.extend(Send(source, each) for each in found)
 
     # --------------------------------------------------------------------------------------------------------------
 
     def _cast(self, statement: Statement, reliance: tuple[Certificate, ...], block: Block | None) -> None:
-        self._round(statement.view).mine[statement.kind] = statement
+        self._rounds[statement.view].mine[statement.kind] = statement
         self._effects.append(Cast(statement, reliance, block))
 
     def _is_signed(self, vote: Vote) -> bool:
@@ -868,9 +822,6 @@ class Engine:
         if not self._halted:
             self._halted = True
             self._effects.append(Halt(reason, certificates))
-
-
-NO_BLOCK: Final = Hash(bytes(32))
 
 
 def _epoch_of(message: Message) -> int:
