@@ -186,7 +186,7 @@ def load_identity(directory: Path, now: datetime) -> Identity:
         return Identity(directory, certificate, authority, revoked)
     except NoIdentity as fault:
         raise IdentityInvalid(path, str(fault)) from None
-    except (OSError, ssl.SSLError) as fault:
+    except OSError as fault:  # of which an ssl.SSLError is one
         raise IdentityInvalid(path, f"TLS does not take it: {fault.strerror}") from None
 
 
@@ -345,7 +345,9 @@ def check_time(path: Path, certificate: x509.Certificate, now: datetime) -> None
     if now < first:
         raise IdentityInvalid(path, f"is not valid before {first:%Y-%m-%d %H:%M} UTC; is the clock right?")
     if now > last:
-        raise IdentityInvalid(path, f"expired on {last:%Y-%m-%d %H:%M} UTC; a new one is needed (ctt ca --help)")
+        raise IdentityInvalid(
+            path, f"expired on {last:%Y-%m-%d %H:%M} UTC; a new one is needed (ctt ca --help)"
+        )
 
 
 def _parse_peer_certificate(content: bytes) -> x509.Certificate:
@@ -358,7 +360,7 @@ def _parse_peer_certificate(content: bytes) -> x509.Certificate:
 def _make_context(role: int, directory: Path) -> ssl.SSLContext:
     """TLS 1.3 with certificates on both sides, no other authority, and nothing that outlives a connection.
 
-    Raises: OSError, ssl.SSLError.
+    Raises: OSError.
     """
     context = ssl.SSLContext(role)
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
