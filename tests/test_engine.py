@@ -727,6 +727,20 @@ def test_a_wrong_clock_costs_its_own_slots_at_most(offset_ms: int, blocks: int) 
     assert min(world.heights()) >= blocks
 
 
+def test_a_lone_validator_whose_clock_was_set_back_before_a_restart_goes_on() -> None:
+    world = World(1)
+    world.wall_offsets_ms[0] = 3_600_000
+    world.run_ms(2_000)
+    world.crash(0)
+    world.wall_offsets_ms[0] = 0
+    world.restart(0)
+    before = world.heights()[0]
+
+    world.run_ms(2_000)
+
+    assert world.heights()[0] >= before + 5
+
+
 @pytest.mark.parametrize("lost", range(3))
 def test_any_one_kind_of_vote_may_be_lost_for_a_while(lost: int) -> None:
     world = World(4)

@@ -95,7 +95,8 @@ class Engine:
         self._halted = False
         self._unfinal = Unfinal(head)
         self._faults: dict[Hash, str] = {}  # of blocks that are invalid here
-        self._seen_ms: dict[Hash, int] = {}  # when a block came or was made here, on the monotonic clock
+        # When a block came or was made here, on the monotonic clock; for what was there before, since the start.
+        self._seen_ms: dict[Hash, int] = {head.block_hash: now.mono_ms}
         self._answers = AnswerBudget()
         self._last_boundary: Certificate | None = None  # the finalization that ended the epoch before
         self._early: deque[Received] = deque(maxlen=EARLY_MAX)
