@@ -14,6 +14,8 @@ from ctt_state.crypto import sha256
 from ctt_state.units import ZERO_HASH, Address, Gas, Hash, Height, Ms
 
 HEADER_VERSION: Final = 1
+EVIDENCE_MAX: Final = 4  # pieces in one block
+NO_EVIDENCE_ROOT: Final = ZERO_HASH  # of a block that carries no evidence of a validator's double vote
 
 _pack: Final[Callable[[object], bytes]] = msgpack.Packer().pack
 _unpack: Final = msgpack.unpackb
@@ -76,18 +78,19 @@ class Header(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A header and the raw transactions it orders."""
+    """A header, the raw transactions it orders, and the encoded evidence that it acts on (`ctt_state.votes`)."""
 
     header: Header
     transactions: tuple[bytes, ...]
+    evidence: tuple[bytes, ...] = ()
 
     def encode(self) -> bytes:
-        return _pack((self.header, self.transactions))
+        return _pack(self)
 
     @classmethod
     def decode(cls, data: bytes) -> "Block":
-        header, transactions = _unpack(data, use_list=False)
-        return cls(Header(*header), transactions)
+        header, transactions, evidence = _unpack(data, use_list=False)
+        return cls(Header(*header), transactions, evidence)
 
 
 class FinalBlock(NamedTuple):
@@ -126,6 +129,11 @@ def merkle_root(leaves: Sequence[bytes]) -> Hash:
     return Hash(level[0])
 
 
+def evidence_root(evidence: Sequence[bytes]) -> Hash:
+    """The root over a block's pieces of evidence, in order; of none, zero."""
+    return merkle_root(evidence) if evidence else NO_EVIDENCE_ROOT
+
+
 def merkle_branch(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     """The hashes beside the way from leaf `index` to the root, lowest first."""
     level = [sha256(b"\0" + leaf) for leaf in leaves]
@@ -152,6 +160,3 @@ def is_in_merkle_root(root: Hash, leaf: bytes, index: int, count: int, branch: S
             node = sha256(b"\1" + beside + node) if index & 1 else sha256(b"\1" + node + beside)
         index, count = index // 2, (count + 1) // 2
     return not rest and node == root
-
-
-NO_EVIDENCE_ROOT: Final = ZERO_HASH  # of a block that carries no evidence of a validator's double vote

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgpack
-
 from ctt_state.block import HEADER_VERSION, NO_EVIDENCE_ROOT, Block, Header, merkle_root
 from ctt_state.crypto import InvalidKey, address_of, address_of_public_key, public_key, sha256
 from ctt_state.document import SAFE_INTEGER_MAX, Field, MalformedJson, canonical_json, parse_json
@@ -25,6 +23,7 @@ from ctt_state.records import (
     Account,
     CttConfig,
     CttSupply,
+    EpochSet,
     Record,
     Role,
     Token,
@@ -43,8 +42,8 @@ from ctt_state.units import (
     Wh,
     hex_of,
 )
+from ctt_state.validators import VALIDATORS_MAX, Member, ValidatorSet
 
-VALIDATORS_MAX: Final = 100
 EARLIEST_MS: Final = 1_577_836_800_000  # 2020-01-01
 LATEST_MS: Final = 4_102_444_800_000  # 2100-01-01
 BLOCK_GAS_MIN: Final = 1_000_000
@@ -72,15 +71,26 @@ class Genesis:
 
     hash: Hash
     parameters: ChainParameters
-    is_development: bool
     time_ms: Ms
-    epoch_blocks: int
     validators: tuple[Validator, ...]  # in the order of the set: by consensus key
     balances: dict[Address, Wei]
     operators: tuple[Address, ...]
     treasurers: tuple[Address, ...]
     config: CttConfig | None
     preload: Preload
+
+    @property
+    def is_development(self) -> bool:
+        return self.parameters.is_development
+
+    @property
+    def epoch_blocks(self) -> int:
+        return self.parameters.epoch_blocks
+
+    @property
+    def validator_set(self) -> ValidatorSet:
+        """That of epoch 0."""
+        return ValidatorSet(tuple([Member(each.address, each.consensus_key) for each in self.validators]))
 
     @property
     def issued_wei(self) -> Wei:
@@ -128,6 +138,8 @@ def _read(root: Field) -> Genesis:
         chain_id=part["chainId"].integer(1),
         genesis_hash=genesis_hash,
         block_period_ms=Ms(part["blockPeriodMs"].integer(50, 60_000)),
+        epoch_blocks=part["epochBlocks"].integer(10, 1_000_000),
+        is_development=development,
         block_gas_limit=Gas(part["blockGasLimit"].integer(BLOCK_GAS_MIN, BLOCK_GAS_MAX)),
         minimum_gas_price_wei=part["minimumGasPriceWei"].wei(PRICE_MAX),
         fee_receiver=part["feeReceiver"].address() if part["feeReceiver"].value is not None else None,
@@ -138,9 +150,7 @@ def _read(root: Field) -> Genesis:
     return Genesis(
         hash=genesis_hash,
         parameters=parameters,
-        is_development=development,
         time_ms=Ms(part["timestampMs"].integer(EARLIEST_MS, LATEST_MS)),
-        epoch_blocks=part["epochBlocks"].integer(10, 1_000_000),
         validators=_read_validators(part["validators"], development=development),
         balances=_read_balances(part["accounts"]),
         operators=operators,
@@ -238,6 +248,7 @@ def genesis_records(genesis: Genesis) -> Iterator[tuple[bytes, Record]]:
     for role, members in ((ROLE_OPERATOR, genesis.operators), (ROLE_TREASURER, genesis.treasurers)):
         for address in members:
             yield Role.key(role, address), Role()
+    yield EpochSet.key(0), EpochSet(genesis.validator_set.members)
     if genesis.config is None:
         return
     yield CttConfig.key(), genesis.config
@@ -251,7 +262,7 @@ def genesis_records(genesis: Genesis) -> Iterator[tuple[bytes, Record]]:
 
 def genesis_block(genesis: Genesis, state_root: Hash) -> Block:
     """Block 0: no transactions, the first state."""
-    validators_hash = hash_validators(genesis.validators)
+    validators_hash = genesis.validator_set.hash
     header = Header(
         version=HEADER_VERSION,
         genesis_hash=genesis.hash,
@@ -270,11 +281,6 @@ def genesis_block(genesis: Genesis, state_root: Hash) -> Block:
         next_validators_hash=validators_hash,
     )
     return Block(header, ())
-
-
-def hash_validators(validators: tuple[Validator, ...]) -> Hash:
-    """What a header says of the set: SHA-256 of addresses and keys, in the set's order."""
-    return Hash(sha256(msgpack.packb([(member.address, member.consensus_key) for member in validators])))
 
 
 def development_key(index: int) -> bytes:

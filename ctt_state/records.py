@@ -16,14 +16,21 @@ may pass 64 bits as minimal big-endian bytes. The same record always has the sam
 | 08 | Meter | address |
 | 09 | Reading | meter, prosumer |
 | 0a | Role | role, address |
+| 0b | EpochSet | epoch |
+| 0c | Governance | nothing: there is one |
+| 0d | Proposal | number |
+| 0e | Offence | number |
+| 0f | Barred | consensus key |
 """
 
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Final, NamedTuple, Protocol, Self, TypeVar
 
 import msgpack
 
-from ctt_state.units import ZERO_ADDRESS, Address, Ms, TokenId, Watt, Wei, Wh
+from ctt_state.units import ZERO_ADDRESS, Address, Height, Ms, TokenId, Watt, Wei, Wh
+from ctt_state.validators import Member, ValidatorSet
 
 PAGE_TOKENS: Final = 64
 
@@ -294,6 +301,130 @@ class Role(NamedTuple):
         return cls()
 
 
+class EpochSet(NamedTuple):
+    """The validators of an epoch, in the order of the set. What headers say of the set is SHA-256 of these bytes, and
+    so is what the state tree says of the record."""
+
+    members: tuple[Member, ...]
+
+    @staticmethod
+    def key(epoch: int) -> bytes:
+        return b"\x0b" + epoch.to_bytes(8, "big")
+
+    def encode(self) -> bytes:
+        return _pack(self.members)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "EpochSet":
+        return cls(tuple([Member(*member) for member in _unpack(data, use_list=False)]))
+
+    @property
+    def validators(self) -> ValidatorSet:
+        return ValidatorSet(self.members)
+
+
+class Governance(NamedTuple):
+    """The counters of the authority module, and which proposals are open: number and proposer, lowest first."""
+
+    last_proposal: int = 0
+    last_offence: int = 0
+    open: tuple[tuple[int, Address], ...] = ()
+
+    @staticmethod
+    def key() -> bytes:
+        return b"\x0c"
+
+    def encode(self) -> bytes:
+        return _pack(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Governance":
+        return cls(*_unpack(data, use_list=False))
+
+
+class Change(IntEnum):
+    """What a proposal does to the set of validators."""
+
+    ADD = 1
+    ROTATE = 2
+    REMOVE = 3
+
+
+class Outcome(IntEnum):
+    """What became of a proposal. A void one can no longer be applied: the set or the law has changed since."""
+
+    OPEN = 0
+    WITHDRAWN = 1
+    EXPIRED = 2
+    APPLIED = 3
+    VOID = 4
+
+
+class Proposal(NamedTuple):
+    """A change of the set that validators vote on. Heights are 0 for what has not happened."""
+
+    change: Change
+    validator: Address
+    consensus_key: bytes  # compressed, 33 bytes; empty for a removal
+    proposer: Address
+    proposed_height: Height
+    voters: tuple[Address, ...] = ()
+    carried_height: Height = Height(0)
+    ready_height: Height = Height(0)  # that the new key has last signed
+    outcome: Outcome = Outcome.OPEN
+    closed_height: Height = Height(0)
+
+    @staticmethod
+    def key(number: int) -> bytes:
+        return b"\x0d" + number.to_bytes(8, "big")
+
+    def encode(self) -> bytes:
+        return _pack(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Proposal":
+        proposal = cls(*_unpack(data, use_list=False))
+        return proposal._replace(change=Change(proposal.change), outcome=Outcome(proposal.outcome))
+
+
+class Offence(NamedTuple):
+    """A validator's two contradicting votes, told by the block of this height."""
+
+    validator: Address
+    consensus_key: bytes
+    epoch: int
+    view: int
+    height: Height
+
+    @staticmethod
+    def key(number: int) -> bytes:
+        return b"\x0e" + number.to_bytes(8, "big")
+
+    def encode(self) -> bytes:
+        return _pack(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Offence":
+        return cls(*_unpack(data))
+
+
+class Barred(NamedTuple):
+    """A consensus key that can never be in a set again, for the offence of this number."""
+
+    offence: int
+
+    @staticmethod
+    def key(consensus_key: bytes) -> bytes:
+        return b"\x0f" + consensus_key
+
+    def encode(self) -> bytes:
+        return _pack(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Barred":
+        return cls(*_unpack(data))
+
+
 _KINDS: Final[dict[int, type[Record]]] = {
     0x01: Account,
     0x02: CttConfig,
@@ -305,6 +436,11 @@ _KINDS: Final[dict[int, type[Record]]] = {
     0x08: Meter,
     0x09: Reading,
     0x0A: Role,
+    0x0B: EpochSet,
+    0x0C: Governance,
+    0x0D: Proposal,
+    0x0E: Offence,
+    0x0F: Barred,
 }
 
 

@@ -64,6 +64,8 @@ class RpcWorld:
             chain_id=CHAIN_ID,
             genesis_hash=ZERO_HASH,
             block_period_ms=Ms(PERIOD_MS),
+            epoch_blocks=900,
+            is_development=True,
             block_gas_limit=BLOCK_GAS_LIMIT,
             minimum_gas_price_wei=Wei(minimum_gas_price_wei),
             fee_receiver=None,

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctt_state.block import (
+    NO_EVIDENCE_ROOT,
     Block,
     Header,
     Log,
     Receipt,
+    evidence_root,
     is_in_merkle_root,
     merkle_branch,
     merkle_root,
@@ -90,11 +92,22 @@ def test_a_receipt_comes_back_from_its_bytes(receipt: Receipt) -> None:
     assert {type(log.topics) for log in again.logs} <= {tuple}
 
 
-@given(transactions=st.lists(st.binary(max_size=300), max_size=5).map(tuple))
-def test_a_block_comes_back_from_its_bytes(transactions: tuple[bytes, ...]) -> None:
-    block = Block(make_header(), transactions)
+raws = st.lists(st.binary(max_size=300), max_size=5).map(tuple)
+
+
+@given(transactions=raws, evidence=raws)
+def test_a_block_comes_back_from_its_bytes(
+    transactions: tuple[bytes, ...], evidence: tuple[bytes, ...]
+) -> None:
+    block = Block(make_header(), transactions, evidence)
 
     assert Block.decode(block.encode()) == block
+
+
+def test_a_root_of_evidence_is_zero_where_there_is_none() -> None:
+    """B-3: else it is like that of transactions."""
+    assert evidence_root(()) == NO_EVIDENCE_ROOT == bytes(32)
+    assert evidence_root((b"one", b"two")) == merkle_root((b"one", b"two"))
 
 
 # --- roots ---

@@ -22,7 +22,6 @@ from ctt_state.genesis import (
     development_key,
     genesis_block,
     genesis_records,
-    hash_validators,
     load_genesis,
 )
 from ctt_state.preload import check_generator
@@ -32,6 +31,7 @@ from ctt_state.records import (
     Account,
     CttConfig,
     CttSupply,
+    EpochSet,
     Meter,
     Prosumer,
     Reading,
@@ -151,7 +151,7 @@ def test_what_is_optional_has_a_default() -> None:
         None,
         False,
     )
-    assert [key[:1] for key, _ in genesis_records(genesis)] == [b"\x01", b"\x01"]
+    assert [key[:1] for key, _ in genesis_records(genesis)] == [b"\x01", b"\x01", b"\x0b"]
 
 
 @pytest.mark.parametrize(
@@ -506,7 +506,7 @@ def of_kind(records: dict[bytes, Record], kind: type[Any]) -> list[Any]:
     return [record for record in records.values() if type(record) is kind]
 
 
-def test_the_first_state_is_accounts_roles_and_the_ctt() -> None:
+def test_the_first_state_is_accounts_roles_the_first_set_and_the_ctt() -> None:
     genesis = load(make_document())
 
     records = records_of(genesis)
@@ -517,6 +517,7 @@ def test_the_first_state_is_accounts_roles_and_the_ctt() -> None:
         Account.key(bob): Account(0, genesis.balances[bob]),
         Role.key(ROLE_OPERATOR, alice): Role(),
         Role.key(ROLE_TREASURER, bob): Role(),
+        EpochSet.key(0): EpochSet(genesis.validator_set.members),
         CttConfig.key(): genesis.config,
         CttSupply.key(): CttSupply(),
     }
@@ -592,7 +593,7 @@ def test_generated_tokens_come_after_the_listed_ones() -> None:
     assert [owner == BOB[2:] for owner in owners] == [True] * 70 + [False] * 5
 
 
-@pytest.mark.parametrize(("signing", "expected"), [(True, "bffa3308b7fdf014"), (False, "a3bf2565e262c0dd")])
+@pytest.mark.parametrize(("signing", "expected"), [(True, "8d957176b7fc492a"), (False, "d16fbc5ecf33cf4e")])
 def test_the_generator_makes_the_same_records_everywhere(signing: bool, expected: str) -> None:
     rule = {"count": 25, "seed": 7, "signing": signing}
 
@@ -702,7 +703,7 @@ def test_block_0_is_empty_and_names_the_network() -> None:
     assert (header.height, header.gas_used, block.transactions) == (Height(0), 0, ())
     assert (header.genesis_hash, header.state_root) == (genesis.hash, sha256(b"root"))
     assert header.timestamp_ms == genesis.time_ms
-    assert header.validators_hash == header.next_validators_hash == hash_validators(genesis.validators)
+    assert header.validators_hash == header.next_validators_hash == genesis.validator_set.hash
 
 
 def test_the_set_of_validators_does_not_depend_on_their_order_in_the_document() -> None:
@@ -711,7 +712,7 @@ def test_the_set_of_validators_does_not_depend_on_their_order_in_the_document() 
 
     assert one.hash != two.hash
     assert one.validators == two.validators
-    assert hash_validators(one.validators) != hash_validators(one.validators[:3])
+    assert one.validator_set == two.validator_set
 
 
 # --- the page -----------------------------------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ class World:
             chain_id=CHAIN_ID,
             genesis_hash=ZERO_HASH,
             block_period_ms=Ms(1_000),
+            epoch_blocks=900,
+            is_development=True,
             block_gas_limit=GAS,
             minimum_gas_price_wei=Wei(0),
             fee_receiver=None,

@@ -19,6 +19,8 @@ class ChainParameters:
     chain_id: int
     genesis_hash: Hash
     block_period_ms: Ms
+    epoch_blocks: int
+    is_development: bool  # so small sets are allowed
     block_gas_limit: Gas
     minimum_gas_price_wei: Wei
     fee_receiver: Address | None  # None: the block's proposer

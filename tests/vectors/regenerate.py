@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from ctt_state.block import Block, Header, Log, Receipt, merkle_branch, merkle_root
+from ctt_state.block import Block, Header, Log, Receipt, evidence_root, merkle_branch, merkle_root
 from ctt_state.crypto import sha256
 from ctt_state.modules.ctt import CTT
 from ctt_state.records import (
@@ -22,6 +22,7 @@ from ctt_state.records import (
     Approval,
     CttConfig,
     CttSupply,
+    EpochSet,
     Meter,
     Prosumer,
     Reading,
@@ -46,6 +47,7 @@ from ctt_state.units import (
     Wh,
     hex_of,
 )
+from ctt_state.validators import Member
 from ctt_state.view import Overlay
 from tests.world import ADMIN, ALICE, BOB, OPERATOR, START_MS, World, address, make_signed
 
@@ -72,6 +74,7 @@ RECORDS: Final[list[tuple[bytes, Record]]] = [
     (Meter.key(METER), Meter(OPERATOR, 1, Watt(5_000), concentrator=False, certified=True, prosumer=ALICE)),
     (Reading.key(METER, ALICE), Reading(START_MS, Wh(7), Wh(9), Ms(START_MS + 1), Ms(START_MS + 2))),
     (Role.key(ROLE_OPERATOR, OPERATOR), Role()),
+    (EpochSet.key(258), EpochSet((Member(ALICE, b"\x02" + bytes(32)), Member(BOB, b"\x03" + bytes(32))))),
 ]
 
 
@@ -107,7 +110,7 @@ def make_blocks() -> dict[str, Any]:
         Receipt(False, Gas(30_000), (), b"\x01\x02\x03\x04"),
         Receipt(True, Gas(2**40), (Log(CTT.address, (b"t" * 32, b"u" * 32), b"data"),)),
     ]
-    transactions = (b"first", b"second", b"third")
+    transactions, evidence = (b"first", b"second", b"third"), (b"proof", b"another")
     hashes = [Hash(bytes([tag]) * 32) for tag in range(1, 8)]
     header = Header(
         version=1,
@@ -122,16 +125,17 @@ def make_blocks() -> dict[str, Any]:
         transactions_root=merkle_root([sha256(raw) for raw in transactions]),
         receipts_root=merkle_root([receipt.encode() for receipt in receipts]),
         state_root=hashes[2],
-        evidence_root=hashes[3],
-        validators_hash=hashes[4],
-        next_validators_hash=hashes[5],
+        evidence_root=evidence_root(evidence),
+        validators_hash=hashes[3],
+        next_validators_hash=hashes[4],
     )
     return {
         "header": {name: readable(value) for name, value in header._asdict().items()},
         "header_bytes": hex_of(header.encode()),
         "block_hash": hex_of(header.hash),
         "transactions": [hex_of(raw) for raw in transactions],
-        "block_bytes": hex_of(Block(header, transactions).encode()),
+        "evidence": [hex_of(piece) for piece in evidence],
+        "block_bytes": hex_of(Block(header, transactions, evidence).encode()),
         "receipts": [hex_of(receipt.encode()) for receipt in receipts],
         "merkle": [make_merkle(count) for count in range(8)],
     }
