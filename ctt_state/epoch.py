@@ -12,20 +12,19 @@ then come the tree over the overlay's changes and the header, with `evidence_roo
 """
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from ctt_state.block import EVIDENCE_MAX
 from ctt_state.errors import InvalidBlock
 from ctt_state.modules.call import ChainParameters
-from ctt_state.records import Barred, EpochSet, Governance, Offence, Record
+from ctt_state.records import Barred, EpochSet, Governance, Offence
+from ctt_state.succession import succeed
 from ctt_state.units import Hash, Height
 from ctt_state.validators import ValidatorSet, epoch_of, fixing_height
-from ctt_state.view import Lookup, Overlay
+from ctt_state.view import Lookup, Overlay, find
 from ctt_state.votes import Evidence, MalformedVote, is_signed
 
 SETS_KEPT: Final = 2_001  # EpochSets: those of 2,000 epochs, seven days of the usual ones, and the next
-
-R = TypeVar("R", bound=Record)
 
 
 def validators_of(lookup: Lookup, epoch: int) -> ValidatorSet:
@@ -33,7 +32,7 @@ def validators_of(lookup: Lookup, epoch: int) -> ValidatorSet:
 
     Raises: LookupError for any other.
     """
-    kept = _find(lookup, EpochSet, EpochSet.key(epoch))
+    kept = find(lookup, EpochSet, EpochSet.key(epoch))
     if kept is None:
         raise LookupError(f"no set of epoch {epoch} in this state")
     return kept.validators
@@ -56,7 +55,7 @@ def apply_evidence(overlay: Overlay, evidence: bytes, height: int, chain: ChainP
     key that is barred, a signature that does not verify, in that order.
     """
     offence = _check_evidence(overlay.lookup, evidence, height, chain)
-    governance = _find(overlay.lookup, Governance, Governance.key()) or Governance()
+    governance = find(overlay.lookup, Governance, Governance.key()) or Governance()
     number = governance.last_offence + 1
     overlay.changes[Governance.key()] = governance._replace(last_offence=number)
     overlay.changes[Offence.key(number)] = offence
@@ -69,13 +68,13 @@ def _check_evidence(lookup: Lookup, evidence: bytes, height: int, chain: ChainPa
     except MalformedVote as fault:
         raise InvalidBlock(f"evidence: {fault}") from None
     statement, signer = votes.first.statement, votes.first.signer
-    kept = _find(lookup, EpochSet, EpochSet.key(statement.epoch))
+    kept = find(lookup, EpochSet, EpochSet.key(statement.epoch))
     if kept is None:
         raise InvalidBlock(f"evidence of epoch {statement.epoch}, whose set is not kept")
     if signer >= len(kept.members):
         raise InvalidBlock(f"evidence against validator {signer} of a set of {len(kept.members)}")
     address, key = kept.members[signer]
-    if _find(lookup, Barred, Barred.key(key)) is not None:
+    if find(lookup, Barred, Barred.key(key)) is not None:
         raise InvalidBlock(f"evidence against key {key.hex()}, which is barred already")
     keys = kept.validators.keys
     if not all(is_signed(vote, keys, chain.genesis_hash) for vote in votes):
@@ -96,13 +95,9 @@ def close_block(overlay: Overlay, height: int, chain: ChainParameters) -> tuple[
     if height < fixing:
         return present.hash, present.hash
     if height == fixing:
-        overlay.changes[EpochSet.key(epoch + 1)] = EpochSet(present.members)
+        members, changes = succeed(overlay.lookup, present, Height(height), chain)
+        overlay.changes.update(changes)
+        overlay.changes[EpochSet.key(epoch + 1)] = EpochSet(members)
         if epoch + 1 >= SETS_KEPT:
             overlay.changes[EpochSet.key(epoch + 1 - SETS_KEPT)] = None
     return present.hash, validators_of(overlay.lookup, epoch + 1).hash
-
-
-def _find(lookup: Lookup, kind: type[R], key: bytes) -> R | None:
-    """The record of this key, which is of this kind."""
-    found = lookup(key)
-    return found if isinstance(found, kind) else None

@@ -5,7 +5,7 @@ and the block's stay in memory until the block is final. So a rule needs no undo
 """
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from ctt_state.abi import Emission, Revert
 from ctt_state.block import Log
@@ -18,6 +18,12 @@ GAS_PER_RECORD_WRITTEN: Final = 5_000  # at the first change in the transaction
 Lookup = Callable[[bytes], Record | None]
 
 R = TypeVar("R", bound=Record)
+
+
+def find(lookup: Lookup, kind: type[R], key: bytes) -> R | None:
+    """The record of this key, which is of this kind, or None."""
+    found: Any = lookup(key)
+    return cast(R | None, found)
 
 
 class _Absent:

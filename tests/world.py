@@ -5,7 +5,7 @@ Everything goes through `apply_transaction`, so gas, nonce and reverts are the r
 
 from typing import Any, Final, NamedTuple
 
-from ctt_state.abi import Emission, Revert, decode_values
+from ctt_state.abi import Emission, Module, Revert, decode_values
 from ctt_state.audit import audit
 from ctt_state.block import BlockContext, Log
 from ctt_state.crypto import keccak
@@ -51,15 +51,23 @@ class Outcome(NamedTuple):
 class World:
     """The state, the block that is being made, and doors to both."""
 
+    module: Module = CTT  # that `send` and `call` go to
+
     def __init__(
-        self, *, created: bool = True, max_supply: int = 1_000, capability_wh: int = CAPABILITY_WH
+        self,
+        *,
+        created: bool = True,
+        max_supply: int = 1_000,
+        capability_wh: int = CAPABILITY_WH,
+        development: bool = True,
+        epoch_blocks: int = 900,
     ) -> None:
         self.chain = ChainParameters(
             chain_id=CHAIN_ID,
             genesis_hash=ZERO_HASH,
             block_period_ms=Ms(1_000),
-            epoch_blocks=900,
-            is_development=True,
+            epoch_blocks=epoch_blocks,
+            is_development=development,
             block_gas_limit=GAS,
             minimum_gas_price_wei=Wei(0),
             fee_receiver=None,
@@ -80,7 +88,7 @@ class World:
 
     def send(self, sender: Address, signature: str, *arguments: Any, value: int = 0) -> Outcome:
         """Puts the transaction into the block. A refused one must have changed the sender's nonce only."""
-        function = CTT.named(signature)
+        function = self.module.named(signature)
         data = function.encode_arguments(*arguments)
         foreseen = self.call_raw(sender, data, value)
         before = dict(self.overlay.changes)
@@ -111,14 +119,16 @@ class World:
 
     def call(self, signature: str, *arguments: Any, sender: Address = ZERO_ADDRESS, value: int = 0) -> Any:
         """The decoded result of an eth_call. Raises: Revert."""
-        outcome = self.call_raw(sender, CTT.named(signature).encode_arguments(*arguments), value)
+        outcome = self.call_raw(sender, self.module.named(signature).encode_arguments(*arguments), value)
         if outcome.revert:
             raise outcome.revert
         return self._decode(signature, outcome.output)
 
     def call_raw(self, sender: Address, data: bytes, value: int = 0) -> CallResult:
         """An eth_call with this calldata."""
-        return call(self.overlay.lookup, sender, CTT.address, Wei(value), data, GAS, self.block, self.chain)
+        return call(
+            self.overlay.lookup, sender, self.module.address, Wei(value), data, GAS, self.block, self.chain
+        )
 
     def get(self, key: bytes) -> Any:
         return self.overlay.lookup(key)
@@ -166,11 +176,10 @@ class World:
 
     def _transaction(self, sender: Address, data: bytes, value: int) -> Signed:
         account: Account = self.get(Account.key(sender)) or Account()
-        return make_signed(sender, CTT.address, nonce=account.nonce, value=value, data=data)
+        return make_signed(sender, self.module.address, nonce=account.nonce, value=value, data=data)
 
-    @staticmethod
-    def _decode(signature: str, output: bytes) -> Any:
-        values = decode_values(CTT.named(signature).outputs, output)
+    def _decode(self, signature: str, output: bytes) -> Any:
+        values = decode_values(self.module.named(signature).outputs, output)
         return values[0] if len(values) == 1 else values or None
 
 
