@@ -10,15 +10,23 @@ from ctt_state.modules.ctt.shelf import Region, region_of
 from ctt_state.records import (
     PAGE_TOKENS,
     Account,
+    Barred,
     CttConfig,
     CttSupply,
+    EpochSet,
+    Governance,
     Meter,
+    Offence,
+    Outcome,
+    Proposal,
     Prosumer,
     Record,
     ShelfPage,
     Token,
 )
+from ctt_state.succession import changes_max
 from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, Address, Wei
+from ctt_state.validators import VALIDATORS_MAX, Member
 
 
 class _Books(NamedTuple):
@@ -29,13 +37,17 @@ class _Books(NamedTuple):
     prosumers: dict[Address, Prosumer]
     pages: dict[tuple[Address, int], ShelfPage]
     meters: dict[Address, Meter]
+    sets: dict[int, EpochSet]
+    proposals: dict[int, Proposal]
+    offences: dict[int, Offence]
+    barred: dict[bytes, Barred]
 
 
 def audit(records: Iterable[tuple[bytes, Record]], issued_wei: Wei) -> Iterator[str]:
     """Every fault, in words that name the record. `issued_wei`: all the currency there should be."""
-    books = _Books({}, {}, {}, {}, {})
+    books = _Books({}, {}, {}, {}, {}, {}, {}, {}, {})
     config: CttConfig | None = None
-    supply = CttSupply()
+    supply, governance = CttSupply(), Governance()
     for key, record in records:
         match record:
             case Account():
@@ -52,10 +64,23 @@ def audit(records: Iterable[tuple[bytes, Record]], issued_wei: Wei) -> Iterator[
                 config = record
             case CttSupply():
                 supply = record
+            case EpochSet():
+                books.sets[int.from_bytes(key[1:], "big")] = record
+            case Proposal():
+                books.proposals[int.from_bytes(key[1:], "big")] = record
+            case Offence():
+                books.offences[int.from_bytes(key[1:], "big")] = record
+            case Barred():
+                books.barred[key[1:]] = record
+            case Governance():
+                governance = record
     yield from _audit_currency(books, issued_wei)
     yield from _audit_supply(books, config, supply)
     yield from _audit_shelves(books)
     yield from _audit_meters(books)
+    yield from _audit_sets(books)
+    yield from _audit_proposals(books, governance)
+    yield from _audit_offences(books, governance)
 
 
 def _audit_currency(books: _Books, issued_wei: Wei) -> Iterator[str]:
@@ -150,3 +175,49 @@ def _audit_meters(books: _Books) -> Iterator[str]:
             meter_of = books.meters.get(prosumer.meter)
             if meter_of is None or not (meter_of.concentrator or meter_of.prosumer == address):
                 yield f"0x{address.hex()} is confirmed by meter 0x{prosumer.meter.hex()}, which does not know it"
+
+
+def _audit_sets(books: _Books) -> Iterator[str]:
+    epochs = sorted(books.sets)
+    if epochs and epochs != list(range(epochs[0], epochs[0] + len(epochs))):
+        yield f"the sets of epochs {epochs[0]} to {epochs[-1]} are not all there: {len(epochs)} sets"
+    for epoch in epochs:
+        members = books.sets[epoch].members
+        keys = [member.consensus_key for member in members]
+        if not 1 <= len(members) <= VALIDATORS_MAX:
+            yield f"the set of epoch {epoch} has {len(members)} members"
+        if keys != sorted(set(keys)) or len({member.address for member in members}) < len(members):
+            yield f"the set of epoch {epoch} is not in order, or holds a key or an address twice"
+        following = books.sets.get(epoch + 1)
+        changes = _changed(members, following.members) if following else 0
+        if changes > changes_max(len(members)):
+            yield f"{changes} members change after epoch {epoch}, the most is {changes_max(len(members))}"
+
+
+def _changed(before: tuple[Member, ...], after: tuple[Member, ...]) -> int:
+    """How many came, left or have another key."""
+    return len({member.address for member in {*before} ^ {*after}})
+
+
+def _audit_proposals(books: _Books, governance: Governance) -> Iterator[str]:
+    if sorted(books.proposals) != list(range(1, governance.last_proposal + 1)):
+        yield f"proposals are not 1 to {governance.last_proposal}: {len(books.proposals)} proposals"
+    still_open = [
+        (number, it.proposer) for number, it in books.proposals.items() if it.outcome is Outcome.OPEN
+    ]
+    if list(governance.open) != sorted(still_open):
+        yield f"{len(governance.open)} proposals are listed as open, {len(still_open)} are"
+    for number, proposal in books.proposals.items():
+        if len(set(proposal.voters)) < len(proposal.voters):
+            yield f"a vote for proposal {number} counts twice"
+        if (proposal.outcome is Outcome.OPEN) != (proposal.closed_height == 0):
+            yield f"proposal {number} is {proposal.outcome.name}, but was closed by block {proposal.closed_height}"
+
+
+def _audit_offences(books: _Books, governance: Governance) -> Iterator[str]:
+    if sorted(books.offences) != list(range(1, governance.last_offence + 1)):
+        yield f"offences are not 1 to {governance.last_offence}: {len(books.offences)} offences"
+    if {key: barred.offence for key, barred in books.barred.items()} != {
+        offence.consensus_key: number for number, offence in books.offences.items()
+    }:
+        yield f"{len(books.barred)} keys are barred, which are not those of {len(books.offences)} offences"

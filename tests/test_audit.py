@@ -9,15 +9,22 @@ from ctt_state.audit import audit
 from ctt_state.records import (
     PAGE_TOKENS,
     Account,
+    Barred,
     CttConfig,
     CttSupply,
+    EpochSet,
+    Governance,
     Meter,
+    Offence,
+    Outcome,
+    Proposal,
     Prosumer,
     Record,
     ShelfPage,
     Token,
 )
 from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, Address, TokenId, Wei
+from tests.authority_world import Consortium, member, node_key, set_of
 from tests.world import ADMIN, ALICE, BOB, CAROL, WEALTH_WEI, World, address, check_invariants
 
 Plant = Callable[[World], None]
@@ -227,6 +234,136 @@ def test_a_ledger_without_anything_has_no_fault() -> None:
 )
 def test_a_planted_fault_is_told(plant: Plant, told: list[str]) -> None:
     world = make_world()
+
+    plant(world)
+
+    assert faults_of(world) == told
+
+
+SEVEN = ("ann", "ben", "cat", "dan", "eve", "fay", "gus")
+
+
+def make_consortium() -> Consortium:
+    """Two epochs' sets: the second without gus, who voted twice. Proposal 1 is open with two votes, 2 withdrawn."""
+    world = Consortium(*SEVEN)
+    world.vote(world.propose("ann", "hal"), "ben")
+    world.propose("ann", "ida")
+    world.done(address("ann"), "withdraw(uint256)", 2)
+    world.next_block(world.evidence_against("gus"))
+    world.fix()
+    return world
+
+
+def sets(*names: str) -> EpochSet:
+    return EpochSet(set_of(*names))
+
+
+CHANGED = "members change after epoch 0, the most is 2"
+UNORDERED = "the set of epoch 1 is not in order, or holds a key or an address twice"
+
+AUTHORITY_FAULTS: list[tuple[str, Plant, list[str]]] = [
+    (
+        "a set lost",
+        put(EpochSet.key(3), sets(*SEVEN[:6])),
+        ["the sets of epochs 0 to 3 are not all there: 3 sets"],
+    ),
+    ("a set of none", put(EpochSet.key(1), sets()), ["7 " + CHANGED, "the set of epoch 1 has 0 members"]),
+    (
+        "a set out of order",
+        put(EpochSet.key(1), EpochSet(set_of(*SEVEN)[::-1])),
+        [UNORDERED],
+    ),
+    (
+        "a validator with two keys",
+        put(EpochSet.key(1), EpochSet(tuple(each._replace(address=ALICE) for each in set_of("ann", "ben")))),
+        ["8 " + CHANGED, UNORDERED],
+    ),
+    (
+        "a key twice",
+        put(EpochSet.key(1), EpochSet((*set_of(*SEVEN)[:-1], *[set_of(*SEVEN)[-1]] * 2))),
+        [UNORDERED],
+    ),
+    ("too many changes", put(EpochSet.key(1), sets(*SEVEN[3:])), ["3 " + CHANGED]),
+    (
+        "too many changes of keys",
+        put(
+            EpochSet.key(1),
+            EpochSet(
+                tuple(
+                    sorted(
+                        [
+                            *set_of(*SEVEN[3:]),
+                            *(
+                                member(name)._replace(consensus_key=node_key(name + "2"))
+                                for name in SEVEN[:3]
+                            ),
+                        ],
+                        key=lambda each: each.consensus_key,
+                    )
+                )
+            ),
+        ),
+        ["3 " + CHANGED],
+    ),
+    (
+        "a proposal lost",
+        put(Proposal.key(2), None),
+        ["proposals are not 1 to 2: 1 proposals"],
+    ),
+    (
+        "an open proposal that nobody looks at",
+        change(Governance.key(), open=()),
+        ["0 proposals are listed as open, 1 are"],
+    ),
+    (
+        "a proposer who is another",
+        change(Governance.key(), open=((1, ALICE),)),
+        ["1 proposals are listed as open, 1 are"],
+    ),
+    ("a vote twice", change(Proposal.key(1), voters=(ALICE, ALICE)), ["a vote for proposal 1 counts twice"]),
+    (
+        "a closed proposal without a height",
+        change(Proposal.key(2), closed_height=0),
+        ["proposal 2 is WITHDRAWN, but was closed by block 0"],
+    ),
+    (
+        "an open proposal with one",
+        change(Proposal.key(1), closed_height=7),
+        ["proposal 1 is OPEN, but was closed by block 7"],
+    ),
+    (
+        "an outcome that its list does not know",
+        change(Proposal.key(1), outcome=Outcome.EXPIRED, closed_height=7),
+        ["1 proposals are listed as open, 0 are"],
+    ),
+    (
+        "an offence lost",
+        put(Offence.key(1), None),
+        ["offences are not 1 to 1: 0 offences", "1 keys are barred, which are not those of 0 offences"],
+    ),
+    (
+        "a key barred for nothing",
+        put(Barred.key(node_key("ann")), Barred(2)),
+        ["2 keys are barred, which are not those of 1 offences"],
+    ),
+    (
+        "a key that goes free",
+        put(Barred.key(node_key("gus")), None),
+        ["0 keys are barred, which are not those of 1 offences"],
+    ),
+]
+
+
+def test_a_sound_consortium_has_no_fault() -> None:
+    assert faults_of(make_consortium()) == []
+
+
+@pytest.mark.parametrize(
+    ("plant", "told"), [fault[1:] for fault in AUTHORITY_FAULTS], ids=[fault[0] for fault in AUTHORITY_FAULTS]
+)
+def test_a_fault_of_the_consortium_is_told(plant: Plant, told: list[str]) -> None:
+    """A-4 to A-7"""
+    world = make_consortium()
 
     plant(world)
 

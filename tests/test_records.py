@@ -8,15 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctt_state.crypto import sha256
 from ctt_state.records import (
     PAGE_TOKENS,
     ROLE_OPERATOR,
     ROLE_TREASURER,
     Account,
     Approval,
+    Barred,
+    Change,
     CttConfig,
     CttSupply,
+    EpochSet,
+    Governance,
     Meter,
+    Offence,
+    Outcome,
+    Proposal,
     Prosumer,
     Reading,
     Record,
@@ -25,7 +33,8 @@ from ctt_state.records import (
     Token,
     decode_record,
 )
-from ctt_state.units import UINT64_MAX, UINT256_MAX, ZERO_ADDRESS, Address, Ms, TokenId, Watt, Wei, Wh
+from ctt_state.units import UINT64_MAX, UINT256_MAX, ZERO_ADDRESS, Address, Height, Ms, TokenId, Watt, Wei, Wh
+from ctt_state.validators import Member, ValidatorSet
 
 ALICE = Address(b"a" * 20)
 BOB = Address(b"b" * 20)
@@ -38,6 +47,9 @@ wide = st.integers(0, UINT256_MAX) | st.sampled_from(
 energies = uint64.map(Wh)
 prices = wide.map(Wei)
 ids = st.integers(1, UINT64_MAX).map(TokenId)
+heights = uint64.map(Height)
+consensus_keys = st.binary(min_size=32, max_size=32).map(lambda x: b"\x03" + x)
+KEY = b"\x02" + bytes(32)
 
 records: Final[Mapping[bytes, st.SearchStrategy[Record]]] = {
     Account.key(ALICE): st.builds(Account, uint64, prices),
@@ -68,6 +80,27 @@ records: Final[Mapping[bytes, st.SearchStrategy[Record]]] = {
         Reading, uint64.map(Ms), energies, energies, uint64.map(Ms), uint64.map(Ms)
     ),
     Role.key(ROLE_OPERATOR, ALICE): st.just(Role()),
+    EpochSet.key(1): st.builds(
+        EpochSet, st.lists(st.builds(Member, addresses, consensus_keys), max_size=5).map(tuple)
+    ),
+    Governance.key(): st.builds(
+        Governance, uint64, uint64, st.lists(st.tuples(uint64, addresses), max_size=5).map(tuple)
+    ),
+    Proposal.key(1): st.builds(
+        Proposal,
+        st.sampled_from(Change),
+        addresses,
+        consensus_keys | st.just(b""),
+        addresses,
+        heights,
+        st.lists(addresses, max_size=5).map(tuple),
+        heights,
+        heights,
+        st.sampled_from(Outcome),
+        heights,
+    ),
+    Offence.key(1): st.builds(Offence, addresses, consensus_keys, uint64, uint64, heights),
+    Barred.key(KEY): st.builds(Barred, uint64),
 }
 keyed = st.sampled_from(sorted(records)).flatmap(lambda key: st.tuples(st.just(key), records[key]))
 
@@ -93,7 +126,9 @@ def test_bytes_are_the_msgpack_array_of_the_fields(keyed: tuple[bytes, Record]) 
     items = msgpack.unpackb(data, use_list=False)
 
     assert msgpack.packb(items) == data
-    fields = record.token_ids if isinstance(record, ShelfPage) else getattr(record, "_fields", ())
+    fields = getattr(record, "_fields", ())
+    if isinstance(record, ShelfPage | EpochSet):
+        (fields,) = record  # the one field is the array
     assert len(items) == len(fields)
     assert not any(item[:1] == b"\0" and len(item) != 20 for item in items if isinstance(item, bytes))
 
@@ -139,6 +174,11 @@ KEYS = [
     Reading.key(BOB, ALICE),
     Role.key(ROLE_TREASURER, ALICE),
     Role.key(ROLE_OPERATOR, BOB),
+    EpochSet.key(2),
+    EpochSet.key(UINT64_MAX),
+    Proposal.key(2),
+    Offence.key(2),
+    Barred.key(b"\x03" + bytes(32)),
 ]
 
 
@@ -157,6 +197,17 @@ def test_keys_say_the_kind_then_the_name() -> None:
     assert ShelfPage.key(ALICE, 3) == b"\x06" + ALICE + bytes(7) + b"\x03"
     assert Reading.key(ALICE, BOB) == b"\x09" + ALICE + BOB
     assert Role.key(ROLE_TREASURER, BOB) == b"\x0a\x02" + BOB
+    assert EpochSet.key(258) == b"\x0b" + bytes(6) + b"\x01\x02"
+    assert Proposal.key(3) == b"\x0d" + bytes(7) + b"\x03"
+    assert Barred.key(KEY) == b"\x0f" + KEY
+
+
+def test_what_headers_say_of_a_set_is_the_hash_of_its_record() -> None:
+    """A-4: so a leaf of the state tree proves the set that a header names."""
+    members = (Member(ALICE, KEY), Member(BOB, b"\x03" + bytes(32)))
+
+    assert EpochSet(members).validators == ValidatorSet(members)
+    assert sha256(EpochSet(members).encode()) == ValidatorSet(members).hash
 
 
 def test_an_unknown_kind_is_no_record() -> None:

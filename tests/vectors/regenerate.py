@@ -20,10 +20,16 @@ from ctt_state.records import (
     ROLE_OPERATOR,
     Account,
     Approval,
+    Barred,
+    Change,
     CttConfig,
     CttSupply,
     EpochSet,
+    Governance,
     Meter,
+    Offence,
+    Outcome,
+    Proposal,
     Prosumer,
     Reading,
     Record,
@@ -54,6 +60,7 @@ from tests.world import ADMIN, ALICE, BOB, OPERATOR, START_MS, World, address, m
 FOLDER: Final = Path(__file__).parent
 
 METER: Final = address("meter")
+KEY: Final = b"\x02" + bytes(32)
 
 
 # --- records (B-1) ---
@@ -74,7 +81,27 @@ RECORDS: Final[list[tuple[bytes, Record]]] = [
     (Meter.key(METER), Meter(OPERATOR, 1, Watt(5_000), concentrator=False, certified=True, prosumer=ALICE)),
     (Reading.key(METER, ALICE), Reading(START_MS, Wh(7), Wh(9), Ms(START_MS + 1), Ms(START_MS + 2))),
     (Role.key(ROLE_OPERATOR, OPERATOR), Role()),
-    (EpochSet.key(258), EpochSet((Member(ALICE, b"\x02" + bytes(32)), Member(BOB, b"\x03" + bytes(32))))),
+    (EpochSet.key(258), EpochSet((Member(ALICE, KEY), Member(BOB, b"\x03" + bytes(32))))),
+    (Governance.key(), Governance(258, 3, ((257, ALICE), (258, BOB)))),
+    (Proposal.key(257), Proposal(Change.ADD, METER, KEY, ALICE, Height(70_000))),
+    (Proposal.key(258), Proposal(Change.REMOVE, METER, b"", BOB, Height(9), (BOB, ALICE), Height(10))),
+    (
+        Proposal.key(UINT64_MAX),
+        Proposal(
+            Change.ROTATE,
+            BOB,
+            KEY,
+            ALICE,
+            Height(9),
+            (ALICE,),
+            Height(9),
+            Height(10),
+            Outcome.APPLIED,
+            Height(11),
+        ),
+    ),
+    (Offence.key(3), Offence(BOB, KEY, 4, 5, Height(6))),
+    (Barred.key(KEY), Barred(3)),
 ]
 
 
