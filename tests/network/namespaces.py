@@ -17,6 +17,8 @@ from functools import cache
 from types import TracebackType
 from typing import Final, Self
 
+import pytest
+
 from tests.network.proxy import Streams
 
 MTU: Final = 1_500
@@ -41,6 +43,12 @@ def why_not() -> str | None:
             return None
     except (subprocess.CalledProcessError, OSError) as fault:
         return f"the kernel makes no network namespaces here: {getattr(fault, 'stderr', fault)}"
+
+
+def require() -> None:
+    """Skips the test where there can be none."""
+    if reason := why_not():
+        pytest.skip(reason)
 
 
 class Namespaces:
@@ -129,8 +137,12 @@ class Namespaces:
         # To a network card that nobody has. A blackhole route would tell the sender: connect() fails with EINVAL.
         self._set_neighbour(sender, receiver, NOBODYS_MAC)
 
+    def mend(self, sender: int, receiver: int) -> None:
+        """Ends `cut`."""
+        self._set_neighbour(sender, receiver, self._mac(receiver))
+
     def heal(self) -> None:
-        """Ends `unplug` and `cut`."""
+        """Ends every `unplug` and `cut`."""
         for host in range(self._count):
             self.plug(host)
             self._set_neighbours(host)
@@ -170,7 +182,7 @@ class Namespaces:
         """Written down rather than asked for, so that after a cut nobody waits for an answer to an old question."""
         for other in range(self._count):
             if other != host:
-                self._set_neighbour(host, other, self._mac(other))
+                self.mend(host, other)
 
     def _set_neighbour(self, host: int, other: int, mac: str) -> None:
         entry = (self.address(other), "lladdr", mac, "dev", INTERFACE, "nud", "permanent")

@@ -132,11 +132,12 @@ class Proxy:
         self._is_refusing = True
         self.reset()
 
-    def heal(self) -> None:
-        """Ends `cut` and `refuse`. Conditions stay."""
-        self._is_refusing = False
-        for lane in self.lanes.values():
-            lane.is_open.set()
+    def heal(self, *directions: Direction) -> None:
+        """Ends `cut`, and without a direction `refuse`. Conditions stay."""
+        if not directions:
+            self._is_refusing = False
+        for direction in directions or BOTH:
+            self.lanes[direction].is_open.set()
 
     def reset(self) -> None:
         """RST to both ends of every connection."""

@@ -9,17 +9,19 @@ from typing import Final
 
 import pytest
 
-from tests.network.namespaces import Namespaces, why_not
+from tests.network.namespaces import Namespaces, require
 from tests.network.proxy import Proxy, Streams
 
-pytestmark = [
-    pytest.mark.asyncio,
-    pytest.mark.skipif(why_not() is not None, reason=why_not() or ""),
-]
+pytestmark = pytest.mark.asyncio
 
 PATIENCE_SECONDS: Final = 20.0  # retransmissions after a cut take their time
 MOMENT_SECONDS: Final = 0.3
 PAYLOAD: Final = random.Random(1).randbytes(200_000)
+
+
+@pytest.fixture(autouse=True)
+def needs_namespaces() -> None:
+    require()
 
 
 @pytest.fixture

@@ -2,14 +2,19 @@
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import pytest
 
+from node.cli.ca import issue_development
+from p2p.identity import load_identity
 from tests.network.proxy import (
     BOTH,
     CONSORTIUM,
@@ -34,27 +39,34 @@ PAYLOAD: Final = random.Random(1).randbytes(300_000)
 
 
 class EchoServer:
-    """Sends back what it gets; remembers what it got and how many connections there were."""
+    """Sends back what it gets, and remembers what it got on each connection."""
 
     def __init__(self) -> None:
-        self.received = bytearray()
-        self.connections = 0
+        self.sessions: list[bytearray] = []
         self.broken = 0
         self.port = 0
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
+        self.sessions.append(received := bytearray())
         self._open[writer] = asyncio.current_task()
         try:
             while chunk := await reader.read(65_536):
-                self.received += chunk
+                received += chunk
                 writer.write(chunk)
                 await writer.drain()
             writer.close()
         except OSError:
             self.broken += 1
             writer.transport.abort()
+
+    @property
+    def connections(self) -> int:
+        return len(self.sessions)
+
+    @property
+    def received(self) -> bytes:
+        return b"".join(self.sessions)
 
     async def close(self) -> None:
         for writer in self._open:
@@ -323,7 +335,7 @@ async def test_one_bit_is_flipped_on_request() -> None:
         proxy.corrupt(FORWARD)
         back = await echoed(streams, b"\0" * 100)
         assert sum(byte.bit_count() for byte in back) == 1
-        assert bytes(echo.received) == back
+        assert echo.received == back
 
         assert await echoed(streams, b"\0" * 100) == b"\0" * 100
         assert [proxy.lanes[direction].flipped_bits for direction in BOTH] == [1, 0]
@@ -345,6 +357,33 @@ async def test_a_seed_gives_the_same_damage_however_the_bytes_come() -> None:
     assert whole == cut
     assert whole != other
     assert 30 <= sum(byte.bit_count() for byte in whole) <= 120
+
+
+async def test_damage_breaks_a_tls_session_and_not_the_next(tmp_path: Path) -> None:
+    """What was damaged is never delivered, whichever byte it was."""
+    issue_development(tmp_path, [("a", None), ("b", None)])
+    here, there = (load_identity(tmp_path / name / "tls", datetime.now(UTC)) for name in "ab")
+    echo = EchoServer()
+    server = await asyncio.start_server(echo.serve, "127.0.0.1", 0, ssl=there.server_context())
+    port = server.sockets[0].getsockname()[1]
+    async with Proxy(dialler("127.0.0.1", port)) as proxy:
+        for damaged in (FORWARD, BACKWARD, None):
+            reader, writer = await asyncio.open_connection(
+                proxy.host, proxy.port, ssl=here.client_context(), server_hostname=""
+            )
+            assert await echoed((reader, writer), b"before") == b"before"
+            if damaged:
+                proxy.corrupt(damaged)
+                with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+                    await echoed((reader, writer), PAYLOAD)
+            else:
+                assert await echoed((reader, writer), PAYLOAD) == PAYLOAD
+            writer.transport.abort()
+    server.close()
+    await echo.close()
+    await server.wait_closed()
+    assert echo.connections == 3
+    assert all((b"before" + PAYLOAD).startswith(session) for session in echo.sessions)
 
 
 async def test_nobody_is_left_behind() -> None:

@@ -1,0 +1,242 @@
+"""Nodes that are killed, paused, robbed and restored: no final block is lost, none is forked, and the chain goes on.
+
+Four validators tolerate one fault. Each test begins with a network under load and ends with one chain: all blocks of
+all nodes are the same, and none of them takes back what it ever told (P1, P2, P4, P5).
+
+`KILLS=500 PAUSE=60 pytest tests/network/test_restart_matrix.py` for more than the default.
+"""
+
+import asyncio
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from node.exits import Exit
+from tests.network import memory_limit
+from tests.network.harness import Harness, network_runs
+from tests.network.load import Load
+from tests.network.memory_limit import MemoryLimit
+from tests.network.wiring import ProxyWiring
+
+pytestmark = [
+    pytest.mark.asyncio,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+]
+
+KILLS: Final = int(os.environ.get("KILLS", "3"))
+PAUSE_SECONDS: Final = float(os.environ.get("PAUSE", "5"))
+
+VALIDATORS: Final = 4
+LOAD_PER_SECOND: Final = 40.0
+START_SECONDS_MAX: Final = 30.0
+BACK_SECONDS_MAX: Final = 5.0  # P4, from when more than two thirds can talk again
+ALL_BACK_SECONDS_MAX: Final = 10.0  # P4, all at once, their start included
+STOP_SECONDS_MAX: Final = 5.0
+SYNC_SECONDS_MAX: Final = 30.0  # for a node that begins at block 0
+STANDSTILL_SECONDS: Final = 5.0
+SAYS_NO_VOTE: Final = re.compile(r"not vot|no vote|journal", re.IGNORECASE)
+
+
+@pytest.fixture(autouse=True)
+def needs_peers() -> None:
+    if not network_runs():
+        pytest.skip("ctt run knows no peers yet")
+
+
+@asynccontextmanager
+async def four_nodes(directory: Path, *, more_places: int = 0) -> AsyncIterator[Harness]:
+    """They run and are under load; at the end their chains are compared."""
+    wiring = ProxyWiring(VALIDATORS + more_places)
+    async with Harness(directory, wiring, validators=VALIDATORS) as network:
+        await network.start()
+        await network.wait_for_height(3, seconds_max=START_SECONDS_MAX)
+        load = Load([node.client for node in network.nodes], per_second=LOAD_PER_SECOND)
+        await load.prepare()
+        sending = asyncio.create_task(load.run())
+        try:
+            yield network
+            compared = await network.one_chain()
+        finally:
+            sending.cancel()
+            await asyncio.wait((sending,))
+        print(f"{compared} blocks compared, {load.accepted} transactions accepted, {load.refused} refused")
+        assert load.accepted > 0
+
+
+async def recover(network: Harness, *nodes: int, seconds_max: float = BACK_SECONDS_MAX) -> None:
+    """Two new final blocks at each of the nodes."""
+    seconds = await network.wait_for_blocks(2, *nodes, seconds_max=seconds_max)
+    print(f"back after {seconds:.1f} s")
+
+
+async def check_standstill(network: Harness, *nodes: int) -> None:
+    """No quorum, no block: at most one that was nearly final already."""
+    before = await network.heights()
+    await asyncio.sleep(STANDSTILL_SECONDS)
+    after = await network.heights()
+    for node in nodes:
+        assert (after[node] or 0) <= (before[node] or 0) + 1, (before, after)
+
+
+def others(*nodes: int) -> list[int]:
+    return [node for node in range(VALIDATORS) if node not in nodes]
+
+
+async def test_r1_any_node_is_killed_at_any_moment(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    async with four_nodes(tmp_path) as network:
+        for _ in range(KILLS):
+            victim = chance.randrange(VALIDATORS)
+            await asyncio.sleep(chance.uniform(0, 1))
+            await network.kill(victim)
+            await recover(network, *others(victim))
+            await network.start(victim)
+            await recover(network)
+
+
+async def test_r2_the_next_leader_is_killed(tmp_path: Path) -> None:
+    """A leader that is gone costs its view, and its turn comes again in every round."""
+    async with four_nodes(tmp_path) as network:
+        for _ in range(KILLS):
+            leader = (await network.proposers(0, VALIDATORS))[0]  # it proposed longest ago
+            await network.kill(leader)
+            await recover(network, *others(leader))
+            await network.wait_for_blocks(
+                2 * VALIDATORS, *others(leader), seconds_max=2 * VALIDATORS * BACK_SECONDS_MAX
+            )
+            await network.start(leader)
+            await recover(network)
+
+
+async def test_r3_two_nodes_are_killed_at_once(tmp_path: Path) -> None:
+    """Two of four are no quorum: nothing becomes final until one is back."""
+    async with four_nodes(tmp_path) as network:
+        await network.kill(1, 2)
+        await check_standstill(network, 0, 3)
+
+        await network.start(1)
+        await recover(network, 0, 1, 3)
+        await network.start(2)
+        await recover(network)
+
+
+async def test_r4_all_nodes_are_killed_at_once(tmp_path: Path) -> None:
+    async with four_nodes(tmp_path) as network:
+        for _ in range(KILLS):
+            await network.kill()
+            start = time.monotonic()
+            await network.start()
+            await recover(network, seconds_max=ALL_BACK_SECONDS_MAX - (time.monotonic() - start))
+
+
+async def test_r5_one_node_loses_its_data(tmp_path: Path) -> None:
+    """It fetches the chain from the others, or says why it does not; the others go on either way."""
+    async with four_nodes(tmp_path) as network:
+        await network.kill(3)
+        network.empty_data(3)
+        await network.launch(3)
+
+        await recover(network, 0, 1, 2)
+        if network.nodes[3].is_running:
+            await network.wait_for_blocks(2, seconds_max=SYNC_SECONDS_MAX)
+        else:
+            assert (await network.wait_ended(3)).code == Exit.DAMAGED
+            assert SAYS_NO_VOTE.search(network.log(3))
+
+
+async def test_r6_two_nodes_lose_their_data(tmp_path: Path) -> None:
+    """What they voted for is forgotten, so they say that they do not vote, and the chain waits for people."""
+    async with four_nodes(tmp_path) as network:
+        await network.kill(2, 3)
+        for node in (2, 3):
+            network.empty_data(node)
+        await network.launch(2, 3)
+
+        await check_standstill(network, 0, 1)
+        for node in (2, 3):
+            assert SAYS_NO_VOTE.search(network.log(node)), network.log(node)
+
+
+@pytest.mark.parametrize("seconds", sorted({0.5, PAUSE_SECONDS}))
+async def test_r7_a_node_is_paused(tmp_path: Path, seconds: float) -> None:
+    """What it tells when it wakes up is not older than what it told before."""
+    async with four_nodes(tmp_path) as network:
+        network.pause(1)
+        await asyncio.sleep(seconds)
+        await recover(network, *others(1))
+
+        network.resume(1)
+
+        await recover(network)
+
+
+async def test_r8_each_node_is_stopped_in_turn(tmp_path: Path) -> None:
+    async with four_nodes(tmp_path) as network:
+        for node in range(VALIDATORS):
+            ended = await network.terminate(node)
+            assert ended.code == 0
+            assert ended.seconds <= STOP_SECONDS_MAX
+            await recover(network, *others(node))
+            await network.start(node)
+            await recover(network)
+
+
+async def test_r9_a_node_is_killed_for_want_of_memory(tmp_path: Path) -> None:
+    memory_limit.require()
+    async with four_nodes(tmp_path) as network:
+        with MemoryLimit() as limit:
+            limit.starve(network.pid(2))
+            ended = await network.wait_ended(2)
+        assert ended.code == -signal.SIGKILL
+
+        await recover(network, *others(2))
+        await network.start(2)
+        await recover(network)
+
+
+async def test_r10_an_old_backup_is_restored(tmp_path: Path) -> None:
+    """It does not vote again where it voted after the backup, and it catches up."""
+    async with four_nodes(tmp_path) as network:
+        await network.terminate(1)
+        network.copy_data(1, tmp_path / "backup")
+        await network.start(1)
+        await network.wait_for_blocks(30, seconds_max=60)
+        await network.kill(1)
+
+        network.restore_data(1, tmp_path / "backup")
+        await network.launch(1)
+
+        await recover(network, *others(1))
+        await network.wait_for_blocks(2, seconds_max=SYNC_SECONDS_MAX)
+
+
+async def test_r11_a_second_process_is_kept_off_a_directory(tmp_path: Path) -> None:
+    async with four_nodes(tmp_path, more_places=1) as network:
+        rival = await network.add_rival(0)
+
+        await network.launch(rival)
+
+        assert (await network.wait_ended(rival)).code == Exit.UNAVAILABLE
+        assert "another node (pid" in network.log(0)
+        await recover(network, *others())
+
+
+async def test_r12_a_key_is_used_on_two_machines(tmp_path: Path) -> None:
+    """One faulty validator is what four tolerate, be the fault its operator's: no fork, and the others go on."""
+    async with four_nodes(tmp_path, more_places=1) as network:
+        await network.kill(3)
+        twin = await network.add_twin(3)
+        await network.launch(3, twin)
+
+        for _ in range(KILLS):
+            await recover(network, 0, 1, 2)
+            await asyncio.sleep(1)
