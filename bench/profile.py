@@ -21,6 +21,7 @@ from ctt_state.preload import Generator, preload_address, preload_key
 from ctt_state.records import Account
 from ctt_state.transaction import Signed, decode_transaction, recover_sender
 from ctt_state.units import Ms
+from ctt_state.validators import epoch_of
 from node.ledger import BlockPlan, Ledger, create_ledger
 from node.memory import settle_memory
 from node.mempool import Mempool, MempoolLimits, PoolRole
@@ -66,10 +67,11 @@ def run_block(ledger: Ledger, raws: list[bytes], steps: Steps) -> None:
 
     head = ledger.head.block.header
     time_ms = Ms(head.timestamp_ms + chain.block_period_ms)
-    plan = BlockPlan(ledger.head, head.view + 1, time_ms, ledger.genesis.validators[0].address)
+    epoch = epoch_of(head.height + 1, chain.epoch_blocks)
+    plan = BlockPlan(ledger.head.hash, epoch, head.view + 1, time_ms, ledger.genesis.validators[0].address)
     applied = steps.run("apply", lambda: ledger.apply(plan, candidates))
     executed = steps.run("tree_roots_rows", lambda: ledger.seal(applied))
-    steps.run("commit", lambda: ledger.commit(executed, b""))
+    steps.run("commit", lambda: ledger.commit(executed, None))
     steps.run("publish", lambda: ledger.publish(executed))
     nonces = [(each.sender, each.transaction.nonce + 1) for each in signed]
     steps.run("pool_on_block", lambda: pool.on_block(nonces, 0))

@@ -26,6 +26,7 @@ from ctt_state.modules.ctt import CTT
 from ctt_state.preload import Generator, preload_address
 from ctt_state.transaction import DYNAMIC_FEE, Signed, Transaction
 from ctt_state.units import Address, Gas, Hash, Ms, Wei
+from ctt_state.validators import epoch_of
 from node.ledger import BlockPlan, Ledger, create_ledger
 from node.memory import settle_memory
 
@@ -115,10 +116,11 @@ def run_block(ledger: Ledger, transactions: list[Signed], watch: Stopwatch) -> i
     head = ledger.head
     header = head.block.header
     time_ms = Ms(header.timestamp_ms + ledger.chain.block_period_ms)
-    plan = BlockPlan(head, header.view + 1, time_ms, ledger.genesis.validators[0].address)
+    epoch = epoch_of(header.height + 1, ledger.chain.epoch_blocks)
+    plan = BlockPlan(head.hash, epoch, header.view + 1, time_ms, ledger.genesis.validators[0].address)
     applied = watch.time("apply", lambda: ledger.apply(plan, transactions))
     executed = watch.time("tree_and_roots", lambda: ledger.seal(applied))
-    watch.time("commit", lambda: ledger.commit(executed, b""))
+    watch.time("commit", lambda: ledger.commit(executed, None))
     watch.time("publish", lambda: ledger.publish(executed))
     return sum(receipt.succeeded for receipt in executed.final.receipts)
 

@@ -1,45 +1,54 @@
-"""The chain on this machine: execute blocks over the last final state, write them, read them back.
+"""The chain on this machine: execute blocks over the head or over one another, write them, read them back.
 
-What is not final is only in memory, as the changes of one block over its parent; what is final is on disk before
-anyone is told. `build`, `execute` and `commit` run on the node's one storage thread, `publish` and the reads on the
-event loop; reads see the published head and nothing of a block that is being written.
+What is not final is only in memory, as the changes of each block over its parent (`node.unfinal`); what is final is on
+disk before anyone is told. `build`, `execute` and `commit` run on the node's one storage thread, `publish` and the
+other reads on the event loop; reads see the published head and nothing of a block that is being written.
+
+A block becomes the head in the middle of whatever the storage thread does, and that is exact. What is executed stands
+on the last committed block, so all that a publishing changes below it is rows that one of its ancestors hides, and
+`publish` moves the head's rows before it drops that ancestor.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
 from ctt_state.block import (
+    EVIDENCE_MAX,
     HEADER_VERSION,
-    NO_EVIDENCE_ROOT,
     Block,
     BlockContext,
     FinalBlock,
     Header,
     Receipt,
+    evidence_root,
     merkle_root,
 )
 from ctt_state.crypto import sha256
+from ctt_state.epoch import apply_evidence, begin_block, close_block
 from ctt_state.errors import InvalidBlock, InvalidTransaction, StatePruned
 from ctt_state.genesis import Genesis, genesis_block, genesis_records, load_genesis
 from ctt_state.modules.call import ChainParameters
-from ctt_state.records import Record, decode_record
-from ctt_state.transaction import Signed
+from ctt_state.records import EpochSet, Record, decode_record
+from ctt_state.transaction import Signed, Transaction, decode_transaction
 from ctt_state.transition import apply_transaction
-from ctt_state.tree import NodeChanges, build, update
+from ctt_state.tree import build, update
 from ctt_state.units import Address, Gas, Hash, Height, Ms
+from ctt_state.validators import ValidatorSet, epoch_of, fixing_height
 from ctt_state.view import Lookup, Overlay
 from node.cache import RowCache
 from node.store import UNDO_BLOCKS, BlockWrite, Store
+from node.unfinal import Executed, RowReader, UnfinalBlocks, UnknownParent, read_through
 
 _pack: Final[Callable[[object], bytes]] = msgpack.Packer().pack
 _unpack: Final = msgpack.unpackb
 
 BLOCK_TRANSACTIONS_MAX: Final = 5_000
 BLOCK_BYTES_MAX: Final = 2 * 1024 * 1024
+CERTIFICATES_KEPT: Final = 512  # of the last blocks; below them, some (see `Store.commit`)
 RECORDS_CACHED_MAX: Final = 60_000  # twice that, of about 300 bytes each
 NODES_CACHED_MAX: Final = 70_000  # twice that, of about 500 bytes each
 BLOCKS_CACHED_MAX: Final = 16  # decoded final blocks, for receipts and logs just asked for
@@ -47,21 +56,27 @@ STATES_CACHED_MAX: Final = 8  # past states, each what changed since
 
 
 class BlockPlan(NamedTuple):
-    """Where a block is to stand, before it has a body."""
+    """Where a block is to stand, before it has a body. `evidence` is what is at hand: the block takes what is valid."""
 
-    parent: FinalBlock
+    parent_hash: Hash
+    epoch: int
     view: int
     timestamp_ms: Ms
     proposer: Address
+    evidence: tuple[bytes, ...] = ()
 
 
-class Executed(NamedTuple):
-    """A block with all that it does, not yet final. Rows are what the disk will hold."""
+class Parent(NamedTuple):
+    """A block to stand on, and the rows as it left them."""
 
-    final: FinalBlock
-    state_rows: list[tuple[bytes, bytes | None]]
-    receipt_rows: list[bytes]
-    nodes: NodeChanges
+    header: Header
+    hash: Hash
+    row: RowReader
+    node: RowReader
+
+    def lookup(self, key: bytes) -> Record | None:
+        data = self.row(key)
+        return None if data is None else decode_record(key, data)
 
 
 class Dropped(NamedTuple):
@@ -72,13 +87,26 @@ class Dropped(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """The transactions of a block after their execution, and those that could not be included."""
+    """A block's evidence and transactions after their execution, and those that could not be included."""
 
     plan: BlockPlan
+    parent: Parent
     overlay: Overlay
+    evidence: list[bytes]
     transactions: list[Signed]
     receipts: list[Receipt]
     dropped: list[Dropped]
+
+
+class WrongField(InvalidBlock):
+    """The header says something else than it must."""
+
+    def __init__(self, height: int, field: str, claimed: Any, expected: Any) -> None:
+        shown = [value.hex() if isinstance(value, bytes) else value for value in (claimed, expected)]
+        super().__init__(f"header of block {height}: {field} is {shown[0]}, must be {shown[1]}")
+        self.field = field
+        self.claimed = claimed
+        self.expected = expected
 
 
 class Ledger:
@@ -92,7 +120,9 @@ class Ledger:
         self._nodes = RowCache(store.node, NODES_CACHED_MAX)
         self._blocks: OrderedDict[int, FinalBlock] = OrderedDict()
         self._past: OrderedDict[int, PastState] = OrderedDict()
+        self._unfinal = UnfinalBlocks()
         self.head = self._read_block(store.head.height)
+        self._committed = self.head  # the storage thread's head: at most one block above the published one
 
     @classmethod
     def open(cls, directory: Path) -> "Ledger":
@@ -106,14 +136,23 @@ class Ledger:
     # --- the storage thread ---------------------------------------------------------------------------------------
 
     def build(self, plan: BlockPlan, candidates: Iterable[Signed]) -> tuple[Executed, list[Dropped]]:
-        """A block of as many candidates, in their order, as fit; and those that can never stand here."""
+        """A block of as many candidates, in their order, as fit; and those that can never stand here.
+
+        Raises: UnknownParent, TooManyUnfinal.
+        """
         applied = self.apply(plan, candidates)
-        return self.seal(applied), applied.dropped
+        executed = self.seal(applied)
+        self._unfinal.add(executed)
+        return executed, applied.dropped
 
     def apply(self, plan: BlockPlan, candidates: Iterable[Signed]) -> Applied:
-        """The first half of `build`: the transactions' effects, without roots."""
-        applied = Applied(plan, Overlay(self.lookup), [], [], [])
-        context = _context(plan)
+        """The first half of `build`: the effects of evidence and transactions, without roots. Raises: UnknownParent."""
+        parent = self._parent(plan.parent_hash)
+        applied = Applied(plan, parent, Overlay(parent.lookup), [], [], [], [])
+        context = _context(applied)
+        if plan.epoch != epoch_of(context.height, self.chain.epoch_blocks):
+            raise AssertionError(f"a plan for block {context.height} in epoch {plan.epoch}")
+        self._apply_evidence(applied, context.height)
         gas_left, bytes_left = self.chain.block_gas_limit, BLOCK_BYTES_MAX
         refused: set[Address] = set()  # their later nonces have to wait
         for signed in candidates:
@@ -143,83 +182,200 @@ class Ledger:
         return applied
 
     def execute(self, block: Block, transactions: Sequence[Signed]) -> Executed:
-        """Executes a block made elsewhere on the head. Raises: InvalidBlock."""
-        header = block.header
-        plan = BlockPlan(self.head, header.view, header.timestamp_ms, header.proposer)
-        applied = Applied(plan, Overlay(self.lookup), list(transactions), [], [])
-        context = _context(plan)
-        for index, signed in enumerate(transactions):
-            try:
-                applied.receipts.append(apply_transaction(applied.overlay, signed, context, self.chain))
-            except InvalidTransaction as reason:
-                raise InvalidBlock(f"transaction {index} of block {header.height}: {reason}") from reason
-        executed = self.seal(applied)
-        if executed.final.block.header != header:
-            raise InvalidBlock(_first_difference(header, executed.final.block.header))
-        if header.gas_used > self.chain.block_gas_limit:
-            raise InvalidBlock(f"gas used {header.gas_used}; limit {self.chain.block_gas_limit}")
+        """Executes a block made elsewhere: everything is checked but whose turn it was and that its time is not ahead
+        of ours. `transactions` are the block's own, from `decode_transactions`, with their senders.
+
+        Raises: UnknownParent, InvalidBlock, TooManyUnfinal.
+        """
+        known = self._unfinal.get(block.header.hash)
+        if known is not None and known.final.block == block:
+            return known
+        parent = self._parent(block.header.parent_hash)
+        self._check_place(block.header, parent.header)
+        self._check_size(block)
+        executed = self.seal(self._replay(block, transactions, parent))
+        _check_computed(block.header, executed.header)
+        self._unfinal.add(executed)
         return executed
 
-    def commit(self, executed: Executed, certificate: bytes) -> None:
-        """Writes the block and all that it changed in one synced batch. Raises: StorageFailed."""
-        final = executed.final
+    def commit(self, executed: Executed, certificate: bytes | None) -> None:
+        """Writes a child of the head and all that it changed in one synced batch. `publish` it before the next.
+
+        Raises: StorageFailed.
+        """
+        final, header = executed.final, executed.header
+        if executed.parent_hash != self.store.head.block_hash:
+            raise AssertionError(f"commit of block {header.height}, which does not stand on the head")
         self.store.commit(
             BlockWrite(
-                height=final.block.header.height,
+                height=header.height,
                 block_hash=final.hash,
-                state_root=final.block.header.state_root,
+                state_root=header.state_root,
                 block=final.block.encode(),
                 receipts=_pack((final.senders, final.transaction_hashes, executed.receipt_rows)),
                 certificate=certificate,
                 transactions=final.transaction_hashes,
-                state=executed.state_rows,
+                state=executed.state.items(),
                 nodes=executed.nodes.items(),
-                undo=_pack([(key, self._rows.get(key)) for key, _ in executed.state_rows]),
+                undo=_pack([(key, self._rows.get(key)) for key in executed.state]),
+                sets=self._fixed_set(executed),
+                expiring=self._expiring(header.height),
             )
         )
+        self._committed = final
 
     def seal(self, applied: Applied) -> Executed:
-        """The second half of `build`: tree, roots, header and rows."""
-        plan, overlay, transactions, receipts, _ = applied
-        state_rows = [
-            (key, None if record is None else record.encode()) for key, record in overlay.changes.items()
-        ]
-        leaves = [(sha256(key), None if data is None else sha256(data)) for key, data in state_rows]
-        state_root, nodes = update(self._nodes.get, leaves)
+        """The second half of `build`: sets, tree, roots, header and rows. Nothing is kept."""
+        plan, parent, overlay, evidence, transactions, receipts, _ = applied
+        height = Height(parent.header.height + 1)
+        validators_hash, next_validators_hash = close_block(overlay, height, self.chain)
+        state = {key: None if record is None else record.encode() for key, record in overlay.changes.items()}
+        leaves = [(sha256(key), None if data is None else sha256(data)) for key, data in state.items()]
+        state_root, nodes = update(parent.node, leaves)
         receipt_rows = [receipt.encode() for receipt in receipts]
         hashes = tuple([signed.transaction.hash for signed in transactions])
-        parent = plan.parent.block.header
         header = Header(
             version=HEADER_VERSION,
             genesis_hash=self.genesis.hash,
-            height=Height(parent.height + 1),
-            epoch=parent.epoch,
+            height=height,
+            epoch=plan.epoch,
             view=plan.view,
-            parent_hash=plan.parent.hash,
+            parent_hash=parent.hash,
             timestamp_ms=plan.timestamp_ms,
             proposer=plan.proposer,
             gas_used=Gas(sum(receipt.gas_used for receipt in receipts)),
             transactions_root=merkle_root(hashes),
             receipts_root=merkle_root(receipt_rows),
             state_root=state_root,
-            evidence_root=NO_EVIDENCE_ROOT,
-            validators_hash=parent.validators_hash,
-            next_validators_hash=parent.next_validators_hash,
+            evidence_root=evidence_root(evidence),
+            validators_hash=validators_hash,
+            next_validators_hash=next_validators_hash,
         )
-        block = Block(header, tuple([signed.transaction.raw for signed in transactions]))
+        block = Block(header, tuple([signed.transaction.raw for signed in transactions]), tuple(evidence))
         senders = tuple([signed.sender for signed in transactions])
         final = FinalBlock(block, header.hash, tuple(receipts), senders, hashes)
-        return Executed(final, state_rows, receipt_rows, nodes)
+        return Executed(final, state, nodes, receipt_rows)
+
+    def _parent(self, parent_hash: Hash) -> Parent:
+        """The block to stand on: the committed head, or one above it. Raises: UnknownParent."""
+        ancestors = self._unfinal.ancestors(parent_hash)
+        final = ancestors[0].final if ancestors else self._committed
+        lowest = ancestors[-1].parent_hash if ancestors else parent_hash
+        if self._committed.hash not in (lowest, *[each.hash for each in ancestors]):
+            raise UnknownParent(parent_hash)
+        return Parent(
+            final.block.header,
+            final.hash,
+            read_through([each.state for each in ancestors], self._rows.get),
+            read_through([each.nodes for each in ancestors], self._nodes.get),
+        )
+
+    def _apply_evidence(self, applied: Applied, height: Height) -> None:
+        """Takes the valid pieces of what is at hand."""
+        for piece in applied.plan.evidence:
+            if len(applied.evidence) == EVIDENCE_MAX:
+                return
+            try:
+                apply_evidence(applied.overlay, piece, height, self.chain)
+            except InvalidBlock:
+                continue
+            applied.evidence.append(piece)
+
+    def _replay(self, block: Block, transactions: Sequence[Signed], parent: Parent) -> Applied:
+        """The effects of a block's evidence and transactions, all of which must be allowed. Raises: InvalidBlock."""
+        header = block.header
+        place = header.parent_hash, header.epoch, header.view, header.timestamp_ms, header.proposer
+        plan = BlockPlan(*place, block.evidence)
+        applied = Applied(
+            plan, parent, Overlay(parent.lookup), list(block.evidence), list(transactions), [], []
+        )
+        context = _context(applied)
+        begin_block(applied.overlay, block.evidence, context.height, self.chain)
+        gas_used = 0
+        for index, signed in enumerate(transactions):
+            try:
+                receipt = apply_transaction(applied.overlay, signed, context, self.chain)
+            except InvalidTransaction as reason:
+                raise InvalidBlock(f"transaction {index} of block {header.height}: {reason}") from reason
+            gas_used += receipt.gas_used
+            if gas_used > header.gas_used:
+                raise WrongField(header.height, "gas_used", header.gas_used, f"at least {gas_used}")
+            applied.receipts.append(receipt)
+        return applied
+
+    def _check_place(self, header: Header, parent: Header) -> None:
+        """What the header says of its place in the chain. Raises: InvalidBlock."""
+        height = parent.height + 1
+        due = {
+            "version": HEADER_VERSION,
+            "genesis_hash": self.genesis.hash,
+            "height": height,
+            "epoch": epoch_of(height, self.chain.epoch_blocks),
+        }
+        for field, expected in due.items():
+            claimed = getattr(header, field)
+            if claimed != expected:
+                raise WrongField(height, field, claimed, expected)
+        earliest_ms = parent.timestamp_ms + self.chain.block_period_ms
+        if header.timestamp_ms < earliest_ms:
+            raise WrongField(height, "timestamp_ms", header.timestamp_ms, f"at least {earliest_ms}")
+
+    def _check_size(self, block: Block) -> None:
+        """Raises: InvalidBlock."""
+        sizes = {
+            "transactions": (len(block.transactions), BLOCK_TRANSACTIONS_MAX),
+            "bytes of transactions": (sum(map(len, block.transactions)), BLOCK_BYTES_MAX),
+            "pieces of evidence": (len(block.evidence), EVIDENCE_MAX),
+            "gas used": (block.header.gas_used, self.chain.block_gas_limit),
+        }
+        for what, (count, limit) in sizes.items():
+            if count > limit:
+                raise InvalidBlock(f"block {block.header.height}: {what}: {count}, limit {limit}")
+
+    def _fixed_set(self, executed: Executed) -> tuple[tuple[int, bytes], ...]:
+        """The set of the next epoch, in the block that fixes it."""
+        epoch, height = executed.header.epoch, executed.header.height
+        if height != fixing_height(epoch, self.chain.epoch_blocks):
+            return ()
+        members = executed.state[EpochSet.key(epoch + 1)]
+        if members is None:
+            raise AssertionError(f"block {height} fixes no set")
+        return ((epoch + 1, members),)
+
+    def _expiring(self, height: int) -> int | None:
+        """The height that leaves the window in which every certificate is kept, unless it is an epoch's boundary."""
+        leaving = height - CERTIFICATES_KEPT
+        return leaving if leaving > 0 and leaving % self.chain.epoch_blocks else None
 
     # --- the event loop -------------------------------------------------------------------------------------------
 
     def publish(self, executed: Executed) -> None:
-        """Makes a committed block the head that every read sees."""
+        """Makes the committed block the head that every read sees, and drops what does not stand on it."""
         self.store.publish()
-        self._rows.update(executed.state_rows)
+        self._rows.update(executed.state.items())
         self._nodes.update(executed.nodes.items())
         self.head = executed.final
         self._remember(executed.final)
+        self._unfinal.settle(executed.hash)  # last: until here it hides what changes below it
+
+    def executed(self, block_hash: Hash) -> Executed | None:
+        """The executed block above the head with this hash."""
+        return self._unfinal.get(block_hash)
+
+    def path_to(self, block_hash: Hash) -> list[Executed]:
+        """The executed blocks from above the head up to this one, lowest first: what to commit for it to be final.
+
+        Raises: UnknownParent for a block that is not here or does not stand on the head.
+        """
+        path = self._unfinal.ancestors(block_hash)[::-1]
+        lowest = path[0].parent_hash if path else block_hash
+        if lowest != self.head.hash:
+            raise UnknownParent(lowest)
+        return path
+
+    def validators(self, epoch: int) -> ValidatorSet:
+        """The set of any epoch up to the head's, or the next once it is fixed. Raises: LookupError."""
+        return EpochSet.decode(self.store.validators(epoch)).validators
 
     def lookup(self, key: bytes) -> Record | None:
         """A record of the head's state."""
@@ -320,11 +476,12 @@ def create_ledger(directory: Path, document: bytes) -> Genesis:
                 state_root=block.header.state_root,
                 block=block.encode(),
                 receipts=_pack(((), (), ())),
-                certificate=b"",
+                certificate=None,
                 transactions=(),
                 state=(),
                 nodes=(),
                 undo=_pack(()),
+                sets=((0, EpochSet(genesis.validator_set.members).encode()),),
             )
         )
     return genesis
@@ -336,14 +493,24 @@ def decode_receipts_row(data: bytes) -> tuple[tuple[Receipt, ...], tuple[Address
     return tuple([Receipt.decode(receipt) for receipt in receipts]), senders, hashes
 
 
-def _context(plan: BlockPlan) -> BlockContext:
-    height = Height(plan.parent.block.header.height + 1)
-    return BlockContext(height, plan.timestamp_ms, plan.proposer)
+def decode_transactions(block: Block, chain: ChainParameters) -> list[Transaction]:
+    """The block's transactions, for the recovery of their senders. Raises: InvalidBlock."""
+    transactions = []
+    for index, raw in enumerate(block.transactions):
+        try:
+            transactions.append(decode_transaction(raw, chain.chain_id))
+        except InvalidTransaction as reason:
+            raise InvalidBlock(f"transaction {index} of block {block.header.height}: {reason}") from reason
+    return transactions
 
 
-def _first_difference(theirs: Header, ours: Header) -> str:
-    for name, claimed, computed in zip(Header._fields, theirs, ours, strict=True):
-        if claimed != computed:
-            shown = [value.hex() if isinstance(value, bytes) else value for value in (claimed, computed)]
-            return f"header of block {theirs.height}: {name} is {shown[0]}, executing it gives {shown[1]}"
-    return "headers are equal"
+def _context(applied: Applied) -> BlockContext:
+    height = Height(applied.parent.header.height + 1)
+    return BlockContext(height, applied.plan.timestamp_ms, applied.plan.proposer)
+
+
+def _check_computed(claimed: Header, computed: Header) -> None:
+    """Raises: InvalidBlock."""
+    for field, theirs, ours in zip(Header._fields, claimed, computed, strict=True):
+        if theirs != ours:
+            raise WrongField(claimed.height, field, theirs, ours)

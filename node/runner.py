@@ -18,6 +18,7 @@ from ctt_state.block import FinalBlock
 from ctt_state.crypto import sign_compact
 from ctt_state.records import Account
 from ctt_state.units import Address, Ms
+from ctt_state.validators import epoch_of
 from node.consensus.solo import (
     BlockBuilt,
     BlockFinal,
@@ -33,9 +34,10 @@ from node.consensus.solo import (
     VoteSigned,
 )
 from node.datadir import Space, check_room, free_space
-from node.ledger import BLOCK_TRANSACTIONS_MAX, BlockPlan, Executed, Ledger
+from node.ledger import BLOCK_TRANSACTIONS_MAX, BlockPlan, Ledger
 from node.mempool import Mempool
 from node.store import StorageFailed
+from node.unfinal import Executed
 
 STORAGE_SECONDS_MAX: Final = 10.0  # a disk that answers later than this stops the node
 SPACE_BLOCKS: Final = 30  # how often the free space is looked at: every ten seconds
@@ -138,7 +140,9 @@ class Runner:
 
     async def _build(self, effect: Build) -> Event:
         candidates = list(islice(self._pool.candidates(), BLOCK_TRANSACTIONS_MAX))
-        plan = BlockPlan(self._ledger.head, effect.view, effect.timestamp_ms, self._proposer)
+        head = self._ledger.head
+        epoch = epoch_of(head.block.header.height + 1, self._ledger.chain.epoch_blocks)
+        plan = BlockPlan(head.hash, epoch, effect.view, effect.timestamp_ms, self._proposer)
         executed, dropped = await self._on_storage(self._ledger.build, plan, candidates)
         for signed, reason in dropped:
             log.info("dropped transaction 0x%s: %s", signed.transaction.hash.hex(), reason)

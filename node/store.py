@@ -7,11 +7,12 @@ Every row's key begins with one byte; heights are 8 bytes, the highest byte firs
     t <path>        state tree: the node's bytes
     b <height>      block
     r <height>      receipts
-    c <height>      finality certificate
+    c <height>      finality certificate, where there was one and it is kept
     u <height>      undo: what the block's changes replaced; of the last `UNDO_BLOCKS` blocks
     n <height>      block hash
     h <block hash>  height
     x <tx hash>     height, index in the block (4 bytes)
+    v <epoch>       members of the epoch's set of validators, from when it is fixed
 
 A block is one LevelDB batch, synced; then a line of the anchor, synced; only then may anyone call it final. One
 thread commits. `publish`, on the event loop, moves the snapshot that all reads go through, so a reader never sees a
@@ -31,6 +32,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -81,6 +83,7 @@ __all__ = [
 
 SCHEMA_VERSION: Final = 1
 UNDO_BLOCKS: Final = 512  # how many blocks back the state can be read
+CERTIFICATES_APART_MAX: Final = 30  # heights from one kept certificate to the next, where there were so many
 LOAD_BATCH_BYTES: Final = 4 * MIB  # of genesis rows at once in memory
 
 # Checksums are off in LevelDB unless asked for: without `paranoid_checks` a damaged log loses blocks in silence,
@@ -105,6 +108,7 @@ _UNDO: Final = b"u"
 _HASH_AT: Final = b"n"
 _HEIGHT_OF: Final = b"h"
 _PLACE_OF: Final = b"x"
+_VALIDATORS: Final = b"v"
 
 _SCHEMA: Final = b"mschema"
 _DOCUMENT: Final = b"mdocument"
@@ -126,11 +130,15 @@ class BlockWrite:
     state_root: Hash
     block: bytes
     receipts: bytes
-    certificate: bytes
+    certificate: bytes | None
     transactions: Sequence[bytes]  # their hashes, in order
     state: Iterable[Row]
     nodes: Iterable[Row]
     undo: bytes
+    sets: Sequence[tuple[int, bytes]] = ()  # epochs and the members of their sets
+    expiring: int | None = (
+        None  # the height whose certificate goes, unless others would be too far apart without it
+    )
 
     @property
     def head(self) -> Head:
@@ -217,6 +225,9 @@ class Store:
     def commit(self, write: BlockWrite) -> None:
         """Puts the block on the disk for good; readers see it after `publish`.
 
+        Of the certificates at expiring heights the fewest stay that leave none further than `CERTIFICATES_APART_MAX`
+        from the next: each 30th, when every block has one.
+
         Raises: StorageFailed, StorageDamaged; then and ever after.
         """
         self._check_usable()
@@ -225,11 +236,23 @@ class Store:
         batch = self._database.write_batch(sync=True)
         _fill(batch, write)
         try:
+            if write.expiring is not None and self._is_dispensable(write.expiring):
+                batch.delete(_CERTIFICATE + _encode_height(write.expiring))
             batch.write()
             self._anchor.append(write.head)
             self._committed = _Published(write.head, self._database.snapshot())
         except (plyvel.Error, Failure) as fault:
             raise self._fail("write to", fault) from None
+
+    def _is_dispensable(self, height: int) -> bool:
+        """Whether there is a certificate at this height, and those beside it are near enough without it."""
+        rows = self._published.snapshot.iterator
+        here, stop = _CERTIFICATE + _encode_height(height), _CERTIFICATE + b"\xff" * 9
+        found = list(islice(rows(start=here, stop=stop, include_value=False), 2))
+        if len(found) < 2 or found[0] != here:
+            return False
+        below = next(rows(start=_CERTIFICATE, stop=here, reverse=True, include_value=False), _CERTIFICATE)
+        return _decode_height(found[1][1:]) - _decode_height(below[1:]) <= CERTIFICATES_APART_MAX
 
     # --- the event loop -------------------------------------------------------------------------------------
 
@@ -268,9 +291,21 @@ class Store:
         """Raises: LookupError above the head."""
         return self._at(_RECEIPTS, height)
 
-    def certificate(self, height: int) -> bytes:
-        """Raises: LookupError above the head."""
-        return self._at(_CERTIFICATE, height)
+    def certificate(self, height: int) -> bytes | None:
+        """The finalization of exactly this block, where there is one."""
+        return self._get(_CERTIFICATE + _encode_height(height))
+
+    def certificate_covering(self, height: int) -> tuple[Height, bytes] | None:
+        """The lowest certified height from this one on, with its certificate: it makes all below it final, too."""
+        start = _encode_height(height)
+        return next(((_decode_height(key), data) for key, data in self._rows(_CERTIFICATE, start)), None)
+
+    def validators(self, epoch: int) -> bytes:
+        """The members of an epoch's set. Raises: LookupError when it is not fixed, or was before this database."""
+        members = self._get(_VALIDATORS + _encode_height(epoch))
+        if members is None:
+            raise LookupError(f"the set of epoch {epoch} is not known")
+        return members
 
     def undo(self, height: int) -> bytes:
         """What block `height` replaced. Raises: LookupError above the head and `UNDO_BLOCKS` below it."""
@@ -285,14 +320,14 @@ class Store:
     def height_of(self, block_hash: bytes) -> Height | None:
         """Where the block with this hash stands, if it is final."""
         data = self._get(_HEIGHT_OF + block_hash)
-        return None if data is None else Height(int.from_bytes(data, "big"))
+        return None if data is None else _decode_height(data)
 
     def place_of(self, transaction_hash: bytes) -> Place | None:
         """Where the transaction with this hash stands, if it is final."""
         data = self._get(_PLACE_OF + transaction_hash)
         if data is None:
             return None
-        return Place(Height(int.from_bytes(data[:8], "big")), int.from_bytes(data[8:], "big"))
+        return Place(_decode_height(data[:8]), int.from_bytes(data[8:], "big"))
 
     def state_rows(self) -> Iterator[tuple[bytes, bytes]]:
         """Every record of the head's state, by key."""
@@ -327,11 +362,13 @@ class Store:
             raise self._fail("reading", _damaged(self.directory / DATABASE, f"row {key!r} is missing"))
         return data
 
-    def _rows(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def _rows(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows whose keys begin with the prefix, without it, from `start` on."""
         self._check_usable()
         cut = len(prefix)
         try:
             rows = self._published.snapshot.iterator(prefix=prefix, verify_checksums=True, fill_cache=False)
+            rows.seek(prefix + start)
             for key, value in rows:
                 yield key[cut:], value
         except plyvel.Error as fault:
@@ -460,7 +497,10 @@ def _fill(batch: Any, write: BlockWrite) -> None:
         put(_PLACE_OF + transaction_hash, height + index.to_bytes(4, "big"))
     put(_BLOCK + height, write.block)
     put(_RECEIPTS + height, write.receipts)
-    put(_CERTIFICATE + height, write.certificate)
+    if write.certificate is not None:
+        put(_CERTIFICATE + height, write.certificate)
+    for epoch, members in write.sets:
+        put(_VALIDATORS + _encode_height(epoch), members)
     put(_UNDO + height, write.undo)
     if write.height >= UNDO_BLOCKS:
         delete(_UNDO + _encode_height(write.height - UNDO_BLOCKS))
@@ -473,8 +513,12 @@ def _encode_height(height: int) -> bytes:
     return height.to_bytes(8, "big")
 
 
+def _decode_height(data: bytes) -> Height:
+    return Height(int.from_bytes(data, "big"))
+
+
 def _decode_head(data: bytes) -> Head:
-    return Head(Height(int.from_bytes(data[:8], "big")), Hash(data[8:40]), Hash(data[40:72]))
+    return Head(_decode_height(data[:8]), Hash(data[8:40]), Hash(data[40:72]))
 
 
 # --- checks at the start ------------------------------------------------------------------------------------

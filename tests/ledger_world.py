@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ctt_state.block import FinalBlock, Header
 from ctt_state.crypto import address_of, sign_compact
 from ctt_state.genesis import development_key
 from ctt_state.modules.ctt import CTT
@@ -13,8 +14,10 @@ from ctt_state.preload import preload_key
 from ctt_state.records import Account, Record, decode_record
 from ctt_state.transaction import Signed, decode_transaction, recover_sender, sign_transaction
 from ctt_state.units import Address, Ms, hex_of
+from ctt_state.validators import epoch_of
 from ctt_state.votes import Certificate, Kind, Statement
-from node.ledger import BlockPlan, Executed, Ledger, create_ledger
+from node.ledger import BlockPlan, Ledger, create_ledger
+from node.unfinal import Executed
 
 GENESIS: Final = Path(__file__).parent.parent / "genesis.json"
 CHAIN_ID: Final = 7_788
@@ -72,34 +75,51 @@ def sign_call(
     return sign(key, nonce, to=CTT.address, value=value, data=data, gas_limit=gas_limit)
 
 
-def make_plan(ledger: Ledger, after_ms: int = PERIOD_MS) -> BlockPlan:
-    """The next block, in the next view, by the only validator."""
-    header = ledger.head.block.header
-    time_ms = Ms(header.timestamp_ms + after_ms)
-    return BlockPlan(ledger.head, header.view + 1, time_ms, ledger.genesis.validators[0].address)
+def make_plan(
+    ledger: Ledger,
+    after_ms: int = PERIOD_MS,
+    *,
+    parent: FinalBlock | None = None,
+    view: int | None = None,
+    evidence: Sequence[bytes] = (),
+) -> BlockPlan:
+    """The next block over the head, or over another, in the next view, by the only validator."""
+    parent = parent or ledger.head
+    header = parent.block.header
+    epoch = epoch_of(header.height + 1, ledger.chain.epoch_blocks)
+    return BlockPlan(
+        parent.hash,
+        epoch,
+        view or (header.view if epoch == header.epoch else 0) + 1,
+        Ms(header.timestamp_ms + after_ms),
+        ledger.genesis.validators[0].address,
+        tuple(evidence),
+    )
 
 
-def make_certificate(executed: Executed, parent_view: int) -> bytes:
-    """The development validator's, for this block."""
-    header = executed.final.block.header
-    statement = Statement(Kind.FINALIZE, header.epoch, header.view, parent_view, executed.final.hash)
+def make_certificate(executed: Executed, parent: Header, *, view: int | None = None) -> bytes:
+    """The development validator's, for this block; `view` is a later one in which it was proposed again."""
+    header = executed.header
+    parent_view = parent.view if parent.epoch == header.epoch else 0
+    if view is not None:
+        parent_view = header.view
+    statement = Statement(Kind.FINALIZE, header.epoch, view or header.view, parent_view, executed.hash)
     signature = sign_compact(development_key(0), statement.digest(header.genesis_hash))
     return Certificate(statement, ((0, signature),)).encode()
 
 
 def add_block(ledger: Ledger, transactions: Sequence[Signed] = (), after_ms: int = PERIOD_MS) -> Executed:
     """Builds, commits and publishes a block of these, none of which is dropped."""
-    parent = ledger.head.block.header
     executed, dropped = ledger.build(make_plan(ledger, after_ms), transactions)
     assert not dropped
-    finish(ledger, executed, parent.view)
+    finish(ledger, executed)
     return executed
 
 
-def finish(ledger: Ledger, executed: Executed, parent_view: int | None = None) -> None:
+def finish(ledger: Ledger, executed: Executed, *, is_certified: bool = True) -> None:
     """Commits and publishes."""
-    view = ledger.head.block.header.view if parent_view is None else parent_view
-    ledger.commit(executed, make_certificate(executed, view))
+    certificate = make_certificate(executed, ledger.head.block.header) if is_certified else None
+    ledger.commit(executed, certificate)
     ledger.publish(executed)
 
 

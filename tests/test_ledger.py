@@ -8,15 +8,16 @@ from typing import Any, Final
 
 import pytest
 
-from ctt_state.block import Block, Header
+from ctt_state.block import Header
 from ctt_state.errors import InvalidBlock, NonceTooLow, StatePruned
 from ctt_state.records import Account, Record, Token
 from ctt_state.transaction import Signed
-from ctt_state.units import Gas, Hash, TokenId
+from ctt_state.units import Gas, Hash, Ms, TokenId
 from node import ledger as ledger_module
 from node import store as store_module
-from node.ledger import Executed, Ledger
+from node.ledger import Ledger, WrongField, decode_transactions
 from node.store import StorageMissing
+from node.unfinal import Executed
 from tests.ledger_world import (
     ADMIN_KEY,
     ALICE,
@@ -26,6 +27,7 @@ from tests.ledger_world import (
     METER_KEYS,
     OWNER_KEYS,
     OWNERS,
+    PERIOD_MS,
     account,
     add_block,
     finish,
@@ -79,8 +81,8 @@ def test_what_one_node_builds_another_executes_to_the_same_rows(ledger: Ledger, 
 
         assert executed.final == built.final
         assert all(receipt.succeeded for receipt in built.final.receipts)
-        assert dict(executed.state_rows) == dict(built.state_rows)
-        assert dict(executed.nodes) == dict(built.nodes)
+        assert executed.state == built.state
+        assert executed.nodes == built.nodes
         finish(ledger, built)
         finish(other, executed)
     assert other.head == ledger.head
@@ -98,7 +100,7 @@ WRONG: Final[dict[str, Any]] = {
     "genesis_hash": Hash(b"g" * 32),
     "height": 2,
     "epoch": 1,
-    "parent_hash": Hash(b"p" * 32),
+    "timestamp_ms": Ms(1),
     "gas_used": Gas(1),
     "transactions_root": Hash(b"t" * 32),
     "receipts_root": Hash(b"r" * 32),
@@ -115,39 +117,104 @@ def test_a_header_that_claims_something_else_is_refused(ledger: Ledger, name: st
     block = build(ledger, transactions).final.block
     header = block.header._replace(**{name: WRONG[name]})
 
-    with pytest.raises(InvalidBlock, match=f"header of block .*: {name} is .*, executing it gives"):
-        ledger.execute(Block(header, block.transactions), transactions)
+    with pytest.raises(WrongField, match=f"header of block .*: {name} is .*, must be") as refusal:
+        ledger.execute(block._replace(header=header), transactions)
+    assert (refusal.value.field, refusal.value.claimed) == (name, WRONG[name])
     assert ledger.execute(block, transactions).final.block == block
+    assert ledger.executed(header.hash) is None
 
 
 def test_what_consensus_decides_is_taken_as_it_is() -> None:
-    """View, time and proposer are consensus' to judge: executing does not compute them."""
-    assert set(Header._fields) - WRONG.keys() == {"view", "timestamp_ms", "proposer"}
+    """View and proposer are consensus' to judge, the parent says where the block stands."""
+    assert set(Header._fields) - WRONG.keys() == {"view", "parent_hash", "proposer"}
 
 
-def test_a_block_without_one_of_its_transactions_is_refused(ledger: Ledger) -> None:
+def test_a_block_may_not_come_before_its_period_has_passed(ledger: Ledger, other: Ledger) -> None:
+    early = ledger.build(make_plan(ledger, PERIOD_MS - 1), [])[0].final.block
+    with pytest.raises(WrongField, match=r"timestamp_ms is \d+, must be at least \d+"):
+        other.execute(early, [])
+    in_time = ledger.build(make_plan(ledger, PERIOD_MS), [])[0].final.block
+    assert other.execute(in_time, []).final.block == in_time
+
+
+def test_a_block_without_one_of_its_transactions_is_refused(ledger: Ledger, other: Ledger) -> None:
     transactions = readings(0)
     block = build(ledger, transactions).final.block
-    with pytest.raises(InvalidBlock, match="header of block 1: gas_used"):
-        ledger.execute(block, transactions[:-1])
+    with pytest.raises(WrongField, match="header of block 1: gas_used"):
+        other.execute(block, transactions[:-1])
 
 
-def test_a_transaction_that_may_not_stand_there_is_named(ledger: Ledger) -> None:
+def test_transactions_that_are_not_the_blocks_are_refused(ledger: Ledger, other: Ledger) -> None:
+    """They cost the same gas and leave the same receipts, but they are others."""
+    block = build(ledger, [sign(ALICE_KEY, 0, value=1)]).final.block
+    with pytest.raises(WrongField, match="transactions_root"):
+        other.execute(block, [sign(ALICE_KEY, 0, value=2)])
+
+
+def test_a_transaction_that_may_not_stand_there_is_named(ledger: Ledger, other: Ledger) -> None:
     transactions = [sign(ALICE_KEY, 0), sign(ALICE_KEY, 2)]
     block = build(ledger, transactions[:1]).final.block
     with pytest.raises(
         InvalidBlock, match="transaction 1 of block 1: nonce too high: next nonce 1, tx nonce 2"
     ):
-        ledger.execute(block, transactions)
+        other.execute(block, transactions)
 
 
-def test_a_block_above_the_gas_limit_is_refused(ledger: Ledger) -> None:
+def test_a_transaction_cannot_stand_twice(ledger: Ledger, other: Ledger) -> None:
+    """Its nonce is used up, in the block as across blocks."""
+    once = sign(ALICE_KEY, 0)
+    block = build(ledger, [once]).final.block
+    with pytest.raises(InvalidBlock, match="transaction 1 of block 1: nonce too low"):
+        other.execute(block, [once, once])
+
+
+def test_a_block_that_uses_more_gas_than_it_says_is_not_executed_further(
+    ledger: Ledger, other: Ledger
+) -> None:
+    transactions = [sign(ALICE_KEY, nonce, gas_limit=21_000) for nonce in range(3)]
+    block = build(ledger, transactions).final.block
+    lying = block._replace(header=block.header._replace(gas_used=Gas(41_999)))
+    with pytest.raises(WrongField, match="gas_used is 41999, must be at least 42000"):
+        other.execute(lying, transactions)
+
+
+def test_a_block_above_the_gas_limit_is_refused(ledger: Ledger, other: Ledger) -> None:
     """Its header tells the truth, but that is too much for this chain."""
     transactions = [sign(ALICE_KEY, nonce, gas_limit=21_000) for nonce in range(48)]
     block = build(ledger, transactions).final.block
-    ledger.chain = replace(ledger.chain, block_gas_limit=Gas(1_000_000))
-    with pytest.raises(InvalidBlock, match="gas used 1008000; limit 1000000"):
-        ledger.execute(block, transactions)
+    other.chain = replace(other.chain, block_gas_limit=Gas(1_000_000))
+    with pytest.raises(InvalidBlock, match="block 1: gas used: 1008000, limit 1000000"):
+        other.execute(block, transactions)
+    other.chain = replace(other.chain, block_gas_limit=Gas(1_008_000))
+    assert other.execute(block, transactions).final.block == block
+
+
+def test_a_block_with_more_than_it_may_hold_is_refused(
+    ledger: Ledger, other: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transactions = readings(0)
+    block = build(ledger, transactions).final.block
+    size = sum(map(len, block.transactions))
+    for name, limit, told in (
+        ("BLOCK_TRANSACTIONS_MAX", 5, "transactions: 5, limit 4"),
+        ("BLOCK_BYTES_MAX", size, f"bytes of transactions: {size}, limit {size - 1}"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger_module, name, limit - 1)
+            with pytest.raises(InvalidBlock, match=f"block 1: {told}"):
+                other.execute(block, transactions)
+    monkeypatch.setattr(ledger_module, "BLOCK_TRANSACTIONS_MAX", 5)
+    monkeypatch.setattr(ledger_module, "BLOCK_BYTES_MAX", size)
+    assert other.execute(block, transactions).final.block == block
+
+
+def test_the_transactions_of_a_block_decode_or_the_block_is_refused(ledger: Ledger) -> None:
+    transactions = readings(0)
+    block = build(ledger, transactions).final.block
+    assert decode_transactions(block, ledger.chain) == [each.transaction for each in transactions]
+    broken = block._replace(transactions=(*block.transactions[:2], b"\x02junk"))
+    with pytest.raises(InvalidBlock, match="transaction 2 of block 1: "):
+        decode_transactions(broken, ledger.chain)
 
 
 # --- what fits ---
@@ -186,7 +253,7 @@ def test_one_that_does_not_fit_leaves_nothing(tight: Ledger) -> None:
 
     assert not dropped
     assert len(executed.final.receipts) == 45
-    assert {key for key, _ in executed.state_rows} == {Account.key(ALICE), Account.key(BOB)}
+    assert executed.state.keys() == {Account.key(ALICE), Account.key(BOB)}
     finish(tight, executed)
     assert account(tight, BOB).nonce == 0
     assert len(build(tight, [dear, behind]).final.receipts) == 2
@@ -367,7 +434,7 @@ def test_only_creating_creates(tmp_path: Path) -> None:
 
 def test_a_scripted_history_gives_these_hashes(ledger: Ledger) -> None:
     """What every version of this program computes for these three blocks."""
-    assert ledger.head.hash.hex() == "90a3bdba8c792bbd43eb9151796ccddcca86704ca8a402a25d7ce8d93d35f5f7"
+    assert ledger.head.hash.hex() == "d9164d54b07eae56e592fe4b4dd6779409287dd49451f0a1d8ba62ffd6f87ccc"
     first = add_block(ledger, [sign(ALICE_KEY, 0, value=10**18), *readings(0)[:-1]], HOUR_MS)
     second = add_block(
         ledger,
@@ -393,15 +460,15 @@ def test_a_scripted_history_gives_these_hashes(ledger: Ledger) -> None:
     ]
     assert told == [
         (
-            "229de5fa658d9fcf880559e06e7896aeab63c1c9f5e245cb87663c7e3f153987",
-            "42f07833d355b8baaf64ad345765450fdb561bd65b1c16580b6a987c57cc3779",
+            "a006fe100f3fbad31fed5ff63cc9e28a53e312d44516327a72015c0d5bca1a23",
+            "51bc0973f9a8ed29d266bd8cccf4d461d0695c6b96cfe0ed76b874577c3a0036",
         ),
         (
-            "2d64563f57a7669f10f89629e11f54a82d6a52cbe391a3b7082b99c506052dd2",
-            "176a4e43ee7a3dac2600cac804a519e0f1831e0ba43b3b84d90c9655089c276c",
+            "18e2f77fd81311aaecaacaa27bf9d9eaf573a2e20678fcb98f816f8f96d9c1d0",
+            "dbd80084dd33da09a0cd36aaae242c87aceee62a85ac3ae1f10d149ae78e034e",
         ),
         (
-            "7e173417cc60bb6e1b6dd6c1253239ff4a4e3e6976ffea693a25aced1640118f",
-            "d106df1d035199ac7dd718ba44e6addab5f04a3250d3e852d6cf7d73af6bad47",
+            "90dcd2ffbc1b524b3549a5b591abe861870f8ad984f3c0f1453e0341a0ea974c",
+            "b66ad49cc9f195018165e026fa3a3139b0afce74e3b1b194985f1224bf8de4b6",
         ),
     ]

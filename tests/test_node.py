@@ -15,8 +15,9 @@ import pytest
 from ctt_state.block import FinalBlock
 from ctt_state.errors import InvalidTransaction, NonceTooLow
 from ctt_state.genesis import development_key
+from ctt_state.records import Account
 from ctt_state.transaction import Signed
-from ctt_state.units import Hash, hex_of
+from ctt_state.units import Hash, Wei, hex_of
 from node import runner as runner_module
 from node.datadir import Space
 from node.ledger import Ledger
@@ -250,19 +251,21 @@ async def test_one_that_can_no_longer_stand_leaves_the_pool(
 
 def take_balance(world: Running, address: Any) -> None:
     """When blocks are built the account is poor, as if the block before had paid it away."""
-    lookup = world.ledger.lookup
-    apply = world.ledger.apply
+    rows = world.ledger._rows
+    read, apply = rows.get, world.ledger.apply
 
-    def poor(key: bytes) -> Any:
-        record = lookup(key)
-        return record._replace(balance=1) if record and key[1:] == address else record  # type: ignore[attr-defined]
+    def poor(key: bytes) -> bytes | None:
+        data = read(key)
+        if data is None or key != Account.key(address):
+            return data
+        return Account.decode(data)._replace(balance=Wei(1)).encode()
 
     def apply_poor(*arguments: Any) -> Any:
-        world.ledger.lookup = poor  # type: ignore[method-assign]
+        rows.get = poor  # type: ignore[method-assign]
         try:
             return apply(*arguments)
         finally:
-            world.ledger.lookup = lookup  # type: ignore[method-assign]
+            rows.get = read  # type: ignore[method-assign]
 
     world.ledger.apply = apply_poor  # type: ignore[method-assign,assignment]
 

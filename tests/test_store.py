@@ -227,7 +227,8 @@ def test_what_is_not_there_is_none_or_a_lookup_error(store: Store) -> None:
     assert store.node(b"nothing") is None
     assert store.place_of(bytes(32)) is None
     assert store.height_of(bytes(32)) is None
-    for read in (store.block, store.receipts, store.certificate, store.undo, store.hash_at):
+    assert store.certificate(11) is None
+    for read in (store.block, store.receipts, store.undo, store.hash_at):
         for height in (-1, 11):
             with pytest.raises(LookupError):
                 read(height)
