@@ -23,6 +23,16 @@ class Budget:
         self._left_milli -= count * _MILLI
         return True
 
+    def spend(self, count: int, now_ms: int) -> None:
+        """Takes what has come already, be it more than there is: the debt is paid by the time that follows."""
+        self._fill(now_ms)
+        self._left_milli -= count * _MILLI
+
+    def wait_ms(self, now_ms: int) -> int:
+        """Until no debt is left, rounded up."""
+        self._fill(now_ms)
+        return -(min(self._left_milli, 0) // self.per_second)
+
     def is_spent(self, now_ms: int) -> bool:
         """Whether not even one is left."""
         self._fill(now_ms)

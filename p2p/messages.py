@@ -665,6 +665,15 @@ MESSAGES: Final[dict[int, type[Message]]] = {
 }
 
 
+ANSWERS: Final[dict[type[Request], type[Reply]]] = {
+    GetBlock: BlockReply,
+    GetBlocks: BlocksReply,
+    GetSnapshot: SnapshotReply,
+    GetSnapshotChunk: SnapshotChunk,
+    GetEpochs: EpochsReply,
+}
+
+
 def message_type(kind: int) -> type[Message]:
     """Raises: UnexpectedMessage."""
     found = MESSAGES.get(kind)
