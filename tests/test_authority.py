@@ -1,5 +1,6 @@
 """The authority module: what may be proposed, who votes, how a new key shows itself (A-1 to A-3)."""
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -31,10 +32,10 @@ from ctt_state.modules.authority.module import (
     ValidatorReady,
     ValidatorVoted,
 )
-from ctt_state.modules.authority.proposals import open_proposals_max
+from ctt_state.modules.authority.proposals import open_proposals_max, ready_digest
 from ctt_state.records import Change, Governance, Outcome, Proposal
 from ctt_state.succession import LIFETIME_MS
-from ctt_state.units import UINT64_MAX, UINT256_MAX, ZERO_ADDRESS, Height
+from ctt_state.units import UINT64_MAX, UINT256_MAX, ZERO_ADDRESS, Address, Hash, Height
 from tests.authority_world import (
     PROPOSE,
     READY,
@@ -290,6 +291,15 @@ def test_a_ready_is_refused() -> None:
     assert refusal(other, 4, good) == InvalidReadySignature(other, 4)
     world.done(address("ann"), WITHDRAW, number)
     assert refusal(number, 4, good) == ProposalClosed(number, Outcome.WITHDRAWN)
+
+
+def test_a_ready_is_for_one_network_validator_proposal_and_height() -> None:
+    """A-3: the bytes that are signed, and a domain that no vote shares."""
+    signed = b"poa/ready/v1" + b"g" * 32 + b"v" * 20 + bytes(7) + b"\x02" + bytes(6) + b"\x01\x03"
+
+    digest = ready_digest(Hash(b"g" * 32), Address(b"v" * 20), 2, 259)
+
+    assert digest == hashlib.sha256(signed).digest()
 
 
 def test_a_genesis_block_is_no_sign_of_life() -> None:

@@ -267,6 +267,21 @@ def test_a_rotation_of_one_that_left_is_void() -> None:
     assert world.validators().members == set_of(*SEVEN[:-1])
 
 
+def test_a_removal_of_one_that_left_is_void() -> None:
+    """A-5: whether a twin took it out or its offence did."""
+    world = Consortium(*SEVEN, "hal", "ida", "jim")
+    removals = [world.propose_removal("ann", name) for name in ("jim", "jim", "ida")]
+    for number in removals:
+        carry(world, number, "ben", "cat", "dan", "eve", "fay")
+    world.next_block(world.evidence_against("ida"))
+
+    world.fix()
+
+    outcomes = [world.outcome(number) for number in removals]
+    assert outcomes == [Outcome.APPLIED, Outcome.VOID, Outcome.VOID]
+    assert world.validators().members == set_of(*SEVEN, "hal")
+
+
 def test_a_key_goes_to_one_validator_only() -> None:
     world = Consortium(*SEVEN)
     first, second = carry_addition(world, "hal", key="shared"), carry_addition(world, "ida", key="shared")
