@@ -11,12 +11,13 @@ Numbers are big-endian. Checksums are CRC-32, as in the anchor; Python has no fa
 
 What a crash leaves and what damage leaves look different. A crash cuts the last step short, with or without zeros in
 place of what is missing, so the end mark, whose last byte is not zero, is not there: the step was never synced, its
-vote never shown, and it is dropped. A step with its end mark and a wrong checksum was damaged after it was written, be
-it the last one: the journal is refused, whichever bit it is. (So it would be after a crash if a file system kept the
-end of a write without its start; ext4 and xfs do not.) The first step is never short, because it is synced before the file
-has its name. Two things cannot be told from the file alone: that its end was cut off to look like a crash, and that it
-is an older copy of itself. Against those stand the height of the database (`open`), the marks that operators carry from
-one machine to the next, and a validator's ear for votes with its own key.
+vote never shown, and it is dropped. A step with its end mark and a wrong checksum is damaged, be it the last one: the
+journal is refused, whichever bit it is. (So it is if a file system keeps the end of a write without its start: to
+refuse too much is the safe mistake.) The first step is never short, because it is synced before the file has its name.
+
+Two things cannot be told from the file alone: that its end was cut off, or wiped with zeros, after it was synced, and
+that it is an older copy of itself. Against those stand the height of the database (`Journal.open`), the marks that
+operators carry from one machine to the next, and a validator's ear for votes with its own key.
 
 Everything at or below the floor is durably final and forgotten; nothing is signed there any more. The marks are the
 greatest places of votes; they and the floor survive each rewriting.
