@@ -1,5 +1,5 @@
 """What a block does to the validators besides its transactions: evidence bars a key, and one block an epoch fixes the
-next set (docs/PROTOCOL.md, A-5 to A-8).
+next set (docs/PROTOCOL.md, A-4 and A-7).
 
 Whoever executes a block, whether making or checking it, calls on the block's overlay, in this order:
 

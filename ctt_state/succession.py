@@ -1,5 +1,5 @@
-"""Who follows: what the block at an epoch's fixing height makes of offences and proposals (docs/PROTOCOL.md, A-4 to
-A-6).
+"""Who follows: what the block at an epoch's fixing height makes of offences and proposals (docs/PROTOCOL.md, A-5,
+A-6 and A-8).
 
 Pure: the present set and the records of the authority module in, the members of the next set and changed records out.
 """
