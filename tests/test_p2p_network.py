@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -15,7 +14,7 @@ from ctt_state.units import Address, Height
 from node.cli.authority import Authority, create_authority
 from p2p.identity import Identity, load_identity
 from p2p.messages import VoteMessage
-from p2p.network import Chain, Delivered, Endpoint, Network, PeerId, PeerInfo, Settings
+from p2p.network import DEFAULT_SETTINGS, Chain, Delivered, Endpoint, Network, PeerId, PeerInfo, Settings
 from tests.p2p_world import GENESIS_HASH, make_vote
 
 NOW: Final = datetime.now(UTC)
@@ -76,15 +75,24 @@ class Recorder:
 
 
 class Node:
-    """A network with its recorder, listening on a free port before anyone is dialled."""
+    """A network with its recorder, bound to a free port before anyone dials it."""
 
-    def __init__(self, identity: Identity, settings: Settings, chain: Chain, seed: int) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        peers: Mapping[str, Sequence[Endpoint]] | None = None,
+        *,
+        settings: Settings = DEFAULT_SETTINGS,
+        chain: Chain = CHAIN,
+        seed: int = 1,
+        listen: Endpoint | None = LOCAL,
+    ) -> None:
         self.name = PeerId(identity.own.name)
         self.recorder = Recorder()
-        self._make = lambda peers, listen: Network(
+        self.network = Network(
             identity,
             chain,
-            peers,
+            peers or {},
             self.recorder,
             listen=listen,
             height=lambda: Height(0),
@@ -92,11 +100,7 @@ class Node:
             rng=Random(seed),
             settings=settings,
         )
-
-    def make(self, peers: Mapping[str, Sequence[Endpoint]], listen: Endpoint | None = LOCAL) -> Network:
-        self.network: Network = self._make(peers, listen)
         self.endpoint = self.network.bind()
-        return self.network
 
 
 @asynccontextmanager
@@ -110,20 +114,6 @@ async def running(*networks: Network) -> AsyncIterator[None]:
                 task.cancel()
 
 
-def make_node(
-    identity: Identity,
-    peers: Mapping[str, Sequence[Endpoint]] | None = None,
-    *,
-    settings: Settings = Settings(),
-    chain: Chain = CHAIN,
-    seed: int = 1,
-    listen: Endpoint | None = LOCAL,
-) -> Node:
-    node = Node(identity, settings, chain, seed)
-    node.make(peers or {}, listen)
-    return node
-
-
 def at(node: Node) -> dict[str, Sequence[Endpoint]]:
     """Where others dial it."""
     assert node.endpoint is not None
@@ -132,8 +122,8 @@ def at(node: Node) -> dict[str, Sequence[Endpoint]]:
 
 @pytest.mark.asyncio
 async def test_two_networks_exchange_votes_in_their_order(identities: dict[str, Identity]) -> None:
-    one = make_node(identities["v1"], seed=1, settings=Settings())
-    two = make_node(identities["v2"], at(one), seed=2)
+    one = Node(identities["v1"], seed=1)
+    two = Node(identities["v2"], at(one), seed=2)
 
     async with running(one.network, two.network):
         await one.recorder.until(lambda: bool(one.recorder.connected))
