@@ -37,10 +37,11 @@ from ctt_state.transaction import Signed, Transaction, decode_transaction
 from ctt_state.transition import apply_transaction
 from ctt_state.tree import build, update
 from ctt_state.units import Address, Gas, Hash, Height, Ms
-from ctt_state.validators import ValidatorSet, epoch_of, fixing_height
+from ctt_state.validators import ValidatorSet, boundary_of, epoch_of, fixing_height
 from ctt_state.view import Lookup, Overlay
 from node.cache import RowCache
-from node.store import UNDO_BLOCKS, BlockWrite, Store
+from node.leaves import Leaves
+from node.store import UNDO_BLOCKS, BlockPruned, BlockWrite, Store
 from node.unfinal import Executed, RowReader, UnfinalBlocks, UnknownParent, read_through
 
 _pack: Final[Callable[[object], bytes]] = msgpack.Packer().pack
@@ -48,6 +49,7 @@ _unpack: Final = msgpack.unpackb
 
 BLOCK_TRANSACTIONS_MAX: Final = 5_000
 BLOCK_BYTES_MAX: Final = 2 * 1024 * 1024
+RANGE_BLOCKS_MAX: Final = 128  # that a peer gets at once
 CERTIFICATES_KEPT: Final = 512  # of the last blocks; below them, some (see `Store.commit`)
 RECORDS_CACHED_MAX: Final = 60_000  # twice that, of about 300 bytes each
 NODES_CACHED_MAX: Final = 70_000  # twice that, of about 500 bytes each
@@ -96,6 +98,13 @@ class Applied(NamedTuple):
     transactions: list[Signed]
     receipts: list[Receipt]
     dropped: list[Dropped]
+
+
+class ProvenRange(NamedTuple):
+    """Blocks that follow one another in one epoch, and the certificate that makes the last of them final."""
+
+    blocks: list[Block]
+    certificate: bytes
 
 
 class WrongField(InvalidBlock):
@@ -377,6 +386,10 @@ class Ledger:
         """The set of any epoch up to the head's, or the next once it is fixed. Raises: LookupError."""
         return EpochSet.decode(self.store.validators(epoch)).validators
 
+    def next_validators(self) -> ValidatorSet:
+        """The set of the block after the head."""
+        return self.validators(epoch_of(self.head.block.header.height + 1, self.chain.epoch_blocks))
+
     def lookup(self, key: bytes) -> Record | None:
         """A record of the head's state."""
         data = self._rows.get(key)
@@ -397,14 +410,45 @@ class Ledger:
 
     def oldest_state(self) -> Height:
         """The lowest height whose state can still be read."""
-        return Height(max(0, self.head.block.header.height - UNDO_BLOCKS))
+        return Height(max(self.store.base, self.head.block.header.height - UNDO_BLOCKS))
 
     def block(self, height: int) -> FinalBlock | None:
-        """The final block at this height, None above the head."""
+        """The final block at this height, None above the head.
+
+        Raises: BlockPruned at and below the snapshot that this chain began with here.
+        """
         if not 0 <= height <= self.head.block.header.height:
             return None
+        if height <= self.store.base != 0:
+            raise BlockPruned(height=height, base=self.store.base)
         cached = self._blocks.get(height)
         return cached or self._remember(self._read_block(height))
+
+    def range(self, from_height: int, count: int, bytes_max: int) -> ProvenRange | None:
+        """Final blocks from this height on, for a peer: up to the last certified one among the first `count`, or to
+        the next certified one if there is none so near. At most `RANGE_BLOCKS_MAX` blocks of one epoch, together at
+        most `bytes_max` unless there is only one.
+
+        None when that is not to be had here: the height is below the first whole block or above the last certified
+        one, or what a certificate covers is more than that. By their hashes such blocks can be had one by one.
+        """
+        covering = None if from_height <= self.store.base else self.store.certificate_covering(from_height)
+        if covering is None:
+            return None
+        boundary = boundary_of(epoch_of(from_height, self.chain.epoch_blocks), self.chain.epoch_blocks)
+        reach = max(count, covering[0] - from_height + 1)
+        last = min(from_height + min(reach, RANGE_BLOCKS_MAX) - 1, boundary, self.store.head.height)
+        blocks: list[bytes] = []
+        proven, certificate, size = 0, b"", 0
+        for height in range(from_height, last + 1):
+            block, found = self.store.block(height), self.store.certificate(height)
+            size += len(block)
+            if blocks and size > bytes_max:
+                break
+            blocks.append(block)
+            if found is not None:
+                proven, certificate = len(blocks), found
+        return ProvenRange([Block.decode(data) for data in blocks[:proven]], certificate) if proven else None
 
     def _remember(self, final: FinalBlock) -> FinalBlock:
         self._blocks[final.block.header.height] = final
@@ -449,18 +493,17 @@ def create_ledger(directory: Path, document: bytes) -> Genesis:
     Raises: InvalidGenesis, then the errors of `Store.create`.
     """
     genesis = load_genesis(document)
-    leaves: list[tuple[bytes, bytes]] = []
+    leaves = Leaves()
     root_node = b""
 
     def state_rows() -> Iterator[tuple[bytes, bytes]]:
         for key, record in genesis_records(genesis):
             data = record.encode()
-            leaves.append((sha256(key), sha256(data)))
+            leaves.add(key, data)
             yield key, data
 
     def node_rows() -> Iterator[tuple[bytes, bytes]]:
         nonlocal root_node
-        leaves.sort()
         for path, data in build(leaves):
             root_node = data  # the root comes last
             yield path, data

@@ -1,19 +1,34 @@
-"""A node: ledger, pool, sender recovery and consensus joined, as JSON-RPC sees them (`rpc.chain.Chain`)."""
+"""A node: ledger, pool, sender recovery and consensus joined, as JSON-RPC (`rpc.chain.Chain`) and its peers see it."""
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, Protocol
 
-from ctt_state.block import FinalBlock, Place
-from ctt_state.errors import InvalidTransaction
+from ctt_state.block import Block, FinalBlock, Place
+from ctt_state.crypto import keccak, public_key
+from ctt_state.errors import InvalidBlock, InvalidTransaction
 from ctt_state.modules.call import ChainParameters
 from ctt_state.records import ROLE_OPERATOR, Account, CttConfig, Meter, Role
 from ctt_state.transaction import Signed, Transaction, decode_transaction
 from ctt_state.units import Address, Hash, Height, Ms
+from ctt_state.validators import epoch_of
 from ctt_state.view import Lookup
-from node import VERSION
-from node.consensus.solo import Engine
-from node.ledger import Ledger
+from ctt_state.votes import Certificate, Evidence
+from node import VERSION, runner
+from node.consensus.engine import Engine
+from node.consensus.events import (
+    NOTHING_RESTORED,
+    BlockFinal,
+    Fetch,
+    Message,
+    Now,
+    Restored,
+    Source,
+)
+from node.consensus.settings import Settings
+from node.journal import Journal
+from node.ledger import Ledger, decode_transactions
 from node.mempool import AlreadyKnown, Mempool, MempoolLimits, PoolRole
 from node.recovery import SenderRecovery
 from node.runner import Runner, head_of, read_clocks
@@ -53,40 +68,91 @@ class Listeners:
             function(news)
 
 
-class Node:
-    """One validator over its data directory. Everything but `run` is called on the event loop of `run`."""
+class Outside(runner.Outside, Protocol):
+    """What a node asks of the rest of the network."""
 
-    def __init__(self, ledger: Ledger, *, consensus_key: bytes, signer: int, limits: MempoolLimits) -> None:
+    def gossip(self, raw: bytes) -> None:
+        """Tells the peers of a transaction that is new here."""
+
+    def peer_count(self) -> int: ...
+    def is_syncing(self) -> bool: ...
+
+
+class Alone:
+    """The rest of the network of a node that has no peers."""
+
+    def send(self, to: Source, message: Message) -> None: ...
+    def broadcast(self, message: Message | Evidence) -> None: ...
+    def fetch(self, fetch: Fetch) -> None: ...
+    def on_final(self, final: BlockFinal) -> None: ...
+    def on_applied(self) -> None: ...
+    def gossip(self, raw: bytes) -> None: ...
+    def peer_count(self) -> int:
+        return 0
+
+    def is_syncing(self) -> bool:
+        return False
+
+
+class Node:
+    """A node over its data directory. Everything but `run` is called on the event loop of `run`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        journal: Journal | None,
+        consensus_key: bytes | None,
+        limits: MempoolLimits,
+        outside: Outside | None = None,
+        settings: Settings | None = None,
+        clocks: Callable[[], Now] = read_clocks,
+    ) -> None:
+        """Without a key, or with one that is in no set, the node follows: it checks everything and never votes.
+
+        Raises: StorageDamaged for a certificate of the head that is none.
+        """
         self._ledger = ledger
+        self._clocks = clocks
+        self._outside = outside or Alone()
         self._pool = Mempool(ledger.chain, limits, self._role_of)
         self._recovery = SenderRecovery()
+        self._block_recovery = SenderRecovery()  # clients' load must not keep a block waiting
         self._final = Listeners()
         self._pending = Listeners()
-        validators = ledger.genesis.validators
-        engine = Engine(
-            head_of(ledger.head),
-            period_ms=ledger.chain.block_period_ms,
-            validators=len(validators),
-            signer=signer,
+        self.engine = Engine(
+            settings or Settings(ledger.chain.block_period_ms),
+            genesis_hash=ledger.genesis.hash,
+            epoch_blocks=ledger.genesis.epoch_blocks,
+            head=head_of(ledger.head),
+            epoch=epoch_of(ledger.head.block.header.height + 1, ledger.chain.epoch_blocks),
+            validators=ledger.next_validators(),
+            consensus_key=None if consensus_key is None else public_key(consensus_key),
+            restored=_restore(ledger, journal),
+            now=clocks(),
         )
-        self._runner = Runner(
+        self.runner = Runner(
             ledger,
             self._pool,
-            engine,
-            proposer=validators[signer].address,
+            self.engine,
+            journal=journal,
             consensus_key=consensus_key,
+            outside=self._outside,
+            recover=self._recover,
             on_final=self._final.tell,
+            clocks=clocks,
         )
 
     async def run(self) -> None:
-        """Makes blocks until `stop`. Raises: StorageFailed."""
+        """Takes part until `stop`. Raises: StorageFailed, Halted."""
         try:
-            await self._runner.run()
+            await self.runner.run()
         finally:
             self._recovery.close()
+            self._block_recovery.close()
 
     def stop(self) -> None:
-        self._runner.stop()
+        self.runner.stop()
 
     # --- rpc.chain.Chain ------------------------------------------------------------------------------------------
 
@@ -124,19 +190,20 @@ class Node:
             raise outcome
         return outcome
 
-    async def submit_many(self, raws: Sequence[bytes]) -> list[Hash | ValueError]:
+    async def submit_many(self, raws: Sequence[bytes], *, relay: bool = True) -> list[Hash | ValueError]:
         """The hash of each transaction that is now in the pool, or why it is not. What can be refused without its
-        sender is; the rest shares one hand-over to the recovery threads.
+        sender is; the rest shares one hand-over to the recovery threads. `relay` tells the peers.
 
         Raises: RecoveryBusy.
         """
-        if not self._runner.takes_transactions:
+        if not self.runner.takes_transactions:
             return [ShortOfSpace()] * len(raws)
         decoded = [self._decode(raw) for raw in raws]
         transactions = [each for each in decoded if isinstance(each, Transaction)]
         senders = iter(await self._recovery.recover(transactions))
         return [
-            self._admit(each, next(senders)) if isinstance(each, Transaction) else each for each in decoded
+            self._admit(each, next(senders), relay=relay) if isinstance(each, Transaction) else each
+            for each in decoded
         ]
 
     def _decode(self, raw: bytes) -> Transaction | InvalidTransaction:
@@ -148,15 +215,19 @@ class Node:
             return AlreadyKnown()
         return transaction
 
-    def _admit(self, transaction: Transaction, sender: Address | InvalidTransaction) -> Hash | ValueError:
+    def _admit(
+        self, transaction: Transaction, sender: Address | InvalidTransaction, *, relay: bool
+    ) -> Hash | ValueError:
         if isinstance(sender, InvalidTransaction):
             return sender
         signed = Signed(transaction, sender)
         try:
-            self._pool.add(signed, self._account(sender), read_clocks().mono_ms)
+            self._pool.add(signed, self._account(sender), self._clocks().mono_ms)
         except InvalidTransaction as refusal:
             return refusal
         self._pending.tell(signed)
+        if relay:
+            self._outside.gossip(transaction.raw)
         return transaction.hash
 
     def pending_transaction(self, transaction_hash: bytes) -> Signed | None:
@@ -172,10 +243,10 @@ class Node:
         return self._pool.counts()
 
     def peer_count(self) -> int:
-        return 0
+        return self._outside.peer_count()
 
     def is_syncing(self) -> bool:
-        return False
+        return self._outside.is_syncing()
 
     def on_final(self, listener: Callable[[FinalBlock], None]) -> Callable[[], None]:
         return self._final.add(listener)
@@ -184,7 +255,17 @@ class Node:
         return self._pending.add(listener)
 
     def now_ms(self) -> Ms:
-        return read_clocks().wall_ms
+        return self._clocks().wall_ms
+
+    # --- its peers ------------------------------------------------------------------------------------------------
+
+    async def _recover(self, block: Block) -> list[Signed]:
+        """The block's transactions with their senders: most are in the pool already. Raises: InvalidBlock."""
+        known = [self._pool.get(keccak(raw)) for raw in block.transactions]
+        missing = [raw for raw, signed in zip(block.transactions, known, strict=True) if signed is None]
+        transactions = decode_transactions(block._replace(transactions=tuple(missing)), self.parameters)
+        found = iter(zip(transactions, await self._block_recovery.recover(transactions), strict=True))
+        return [signed or _signed(*next(found)) for signed in known]
 
     # --------------------------------------------------------------------------------------------------------------
 
@@ -204,3 +285,19 @@ class Node:
         if lookup(Role.key(ROLE_OPERATOR, address)) is not None:
             return PoolRole.OPERATOR
         return PoolRole.ORDINARY
+
+
+def _restore(ledger: Ledger, journal: Journal | None) -> Restored:
+    """What the journal holds above the last final block, and what made that block final."""
+    restored = NOTHING_RESTORED if journal is None else journal.restored()
+    final = ledger.store.certificate(ledger.head.block.header.height)
+    if final is None:
+        return restored
+    return replace(restored, certificates=(*restored.certificates, Certificate.decode(final)))
+
+
+def _signed(transaction: Transaction, sender: Address | InvalidTransaction) -> Signed:
+    """Raises: InvalidBlock."""
+    if isinstance(sender, InvalidTransaction):
+        raise InvalidBlock(f"transaction 0x{transaction.hash.hex()}: {sender}")
+    return Signed(transaction, sender)

@@ -1,46 +1,68 @@
-"""The loop that waits: it brings consensus the time and what came of its effects, and carries the effects out.
+"""The loop that waits: it brings consensus the time, its peers' messages and what came of its effects, and carries the
+effects out.
 
-The only place in a running node that reads a clock. Executing and writing happen on one storage thread, so the loop
-goes on answering while a block is made; there is never more than one block in that thread.
+The only place in a running node that reads a clock. Two tasks: one feeds the engine and never waits for anything but
+its inbox and its deadline; the other does, one after the other, what touches the disk (execute, vote, commit, catch up)
+on the storage thread, and puts what came of it into the inbox. So votes never wait for a block that is being executed
+to be counted, and nothing is told before it is on the disk.
 """
 
 import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
-from typing import Final, TypeVar, assert_never
+from typing import Final, Protocol, TypeVar, assert_never
 
-from ctt_state.block import FinalBlock
-from ctt_state.crypto import sign_compact
+from ctt_state.block import Block, FinalBlock, Header
+from ctt_state.errors import InvalidBlock
 from ctt_state.records import Account
-from ctt_state.units import Address, Ms
-from ctt_state.validators import epoch_of
-from node.consensus.solo import (
+from ctt_state.transaction import Signed
+from ctt_state.units import Address, Hash, Ms
+from ctt_state.validators import ValidatorSet, boundary_of
+from ctt_state.votes import Certificate, Evidence, Statement, Vote, sign_vote
+from node.consensus.engine import Engine
+from node.consensus.events import (
+    Accuse,
     BlockBuilt,
     BlockFinal,
+    BlockValidated,
+    Broadcast,
     Build,
+    BuildFailed,
+    Cast,
     Effect,
-    Engine,
     Event,
+    Fetch,
     Finalize,
+    Halt,
     Head,
+    Message,
     Now,
-    Sign,
+    Received,
+    Send,
+    Source,
     Tick,
+    Validate,
     VoteSigned,
 )
 from node.datadir import Space, check_room, free_space
+from node.exits import Exit, Failure
+from node.journal import BelowFloor, Journal
 from node.ledger import BLOCK_TRANSACTIONS_MAX, BlockPlan, Ledger
 from node.mempool import Mempool
 from node.store import StorageFailed
-from node.unfinal import Executed
+from node.unfinal import Executed, TooManyUnfinal, UnknownParent
 
 STORAGE_SECONDS_MAX: Final = 10.0  # a disk that answers later than this stops the node
 SPACE_BLOCKS: Final = 30  # how often the free space is looked at: every ten seconds
+INBOX_MAX: Final = 10_000  # events; messages beyond are dropped, and asked for or sent again
+TURN_EVENTS_MAX: Final = 32  # handled before others on the loop have their turn
+EVIDENCE_MAX: Final = 64  # proofs that wait for a block
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +71,35 @@ class DiskSilent(StorageFailed):
     """The disk does not answer. The storage thread may hang for ever: nobody may wait for it, nor close the store."""
 
 
+class Halted(Failure):
+    """What a quorum signed and what this node computed differ, or safety is broken: a person has to look."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(Exit.BROKEN, reason)
+
+
+class Outside(Protocol):
+    """The rest of the network. Everything returns at once."""
+
+    def send(self, to: Source, message: Message) -> None: ...
+    def broadcast(self, message: Message | Evidence) -> None: ...
+    def fetch(self, fetch: Fetch) -> None:
+        """The block comes as `BlockArrived`, or by catching up."""
+
+    def on_final(self, final: BlockFinal) -> None: ...
+    def on_applied(self) -> None:
+        """The blocks that were last handed to `Runner.apply` are final."""
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Blocks that a certificate of the last one proves to be the chain above the head, lowest first."""
+
+    blocks: tuple[Block, ...]
+    certificate: Certificate
+
+
+StorageWork = Build | Validate | Cast | Finalize | Apply
 T = TypeVar("T")
 
 
@@ -58,13 +109,11 @@ def read_clocks() -> Now:
 
 
 def head_of(final: FinalBlock) -> Head:
-    """What consensus needs to know of a block to build on it."""
-    header = final.block.header
-    return Head(header.height, header.epoch, header.view, final.hash, header.timestamp_ms)
+    return Head(final.block.header, final.hash)
 
 
 class Runner:
-    """Runs one validator's engine over its ledger and pool, until it is stopped or its storage fails."""
+    """Runs one node's engine over its ledger and pool, until it is stopped or its storage fails."""
 
     def __init__(
         self,
@@ -72,24 +121,62 @@ class Runner:
         pool: Mempool,
         engine: Engine,
         *,
-        proposer: Address,
-        consensus_key: bytes,
+        journal: Journal | None,
+        consensus_key: bytes | None,
+        outside: Outside,
+        recover: Callable[[Block], Awaitable[list[Signed]]],
         on_final: Callable[[FinalBlock], None],
+        clocks: Callable[[], Now] = read_clocks,
     ) -> None:
+        """Without journal and key the node follows and never votes. `recover` raises InvalidBlock."""
         self._ledger = ledger
         self._pool = pool
         self._engine = engine
-        self._proposer = proposer
+        self._journal = journal
         self._consensus_key = consensus_key
+        self._outside = outside
+        self._recover = recover
         self._on_final = on_final
+        self._clocks = clocks
         self._storage = ThreadPoolExecutor(1, thread_name_prefix="storage")
-        self._stopping = asyncio.Event()
-        self._built: Executed | None = None
+        self._inbox: deque[Event] = deque()
+        self._work: deque[StorageWork] = deque()
+        self._news = asyncio.Event()  # in the inbox, of the storage task, or the wish to stop
+        self._works = asyncio.Event()
+        self._evidence: dict[bytes, Evidence] = {}
+        self._failure: BaseException | None = None
+        self._is_stopping = False
         self._space = Space.AMPLE
 
+    # --- what others call, on the loop ----------------------------------------------------------------------------
+
     def stop(self) -> None:
-        """Lets the block under way become final, then ends `run`."""
-        self._stopping.set()
+        """Lets what is under way on the disk end, then ends `run`."""
+        self._is_stopping = True
+        self._news.set()
+
+    def tell(self, event: Event) -> None:
+        """An event for the engine. Messages beyond the bound are dropped: whoever sent them sends them again."""
+        if len(self._inbox) < INBOX_MAX or not isinstance(event, Received):
+            self._inbox.append(event)
+            self._news.set()
+
+    def apply(self, blocks: tuple[Block, ...], certificate: Certificate) -> None:
+        """Executes and commits what catching up found, after what is under way."""
+        self._give(Apply(blocks, certificate))
+
+    def fail(self, failure: BaseException) -> None:
+        """Ends `run` with this."""
+        self._failure = failure
+        self._news.set()
+
+    def keep_evidence(self, evidence: Evidence) -> bool:
+        """Keeps a proof of a double vote for the next block this node makes. Whether it is new."""
+        encoded = evidence.encode()
+        if encoded in self._evidence or len(self._evidence) >= EVIDENCE_MAX:
+            return False
+        self._evidence[encoded] = evidence
+        return True
 
     @property
     def takes_transactions(self) -> bool:
@@ -97,74 +184,208 @@ class Runner:
         return self._space > Space.NO_CLIENTS
 
     async def run(self) -> None:
-        """Raises: StorageFailed; nothing is then signed or written any more."""
+        """Raises: StorageFailed, Halted; nothing is then signed or written any more."""
         is_answering = True
+        storage = asyncio.ensure_future(self._run_storage())
+        storage.add_done_callback(lambda _: self._news.set())
         try:
-            while not self._stopping.is_set():
-                await self._sleep_until_due()
-                await self._feed(Tick())
+            await self._run_engine(storage)
         except DiskSilent:
             is_answering = False
             raise
         finally:
+            storage.cancel()
+            with suppress(asyncio.CancelledError, Failure):
+                await storage
             self._storage.shutdown(wait=is_answering)
 
-    async def _sleep_until_due(self) -> None:
-        """Until the engine's deadline, or until `stop`. Effects are carried out before the next call, so the engine
-        is never busy here and always has one."""
-        clocks = read_clocks()
-        due_ms = self._engine.deadline_ms(clocks)
-        if due_ms is None:
-            raise AssertionError("the engine waits for an effect that was already carried out")
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), max(due_ms - clocks.mono_ms, 0) / 1_000)
+    # --- the engine's task ----------------------------------------------------------------------------------------
 
-    async def _feed(self, event: Event) -> None:
-        """One event, and those that its effects lead to."""
-        events = deque((event,))
-        while events:
-            effects = self._engine.step(events.popleft(), read_clocks())
-            events.extend([await self._carry_out(effect) for effect in effects])
+    async def _run_engine(self, storage: "asyncio.Future[None]") -> None:
+        handled = 0
+        while not self._is_stopping:
+            if self._failure is not None:
+                raise self._failure
+            if storage.done():
+                storage.result()
+            event = self._inbox.popleft() if self._inbox else await self._wait()
+            for effect in self._engine.step(event, self._clocks()):
+                self._carry_out(effect)
+            handled += 1
+            if handled % TURN_EVENTS_MAX == 0:
+                await asyncio.sleep(0)
 
-    async def _carry_out(self, effect: Effect) -> Event:
+    async def _wait(self) -> Event:
+        """Until there is news, or the engine's deadline."""
+        wait_ms = self._engine.deadline_ms - self._clocks().mono_ms
+        if wait_ms > 0:
+            self._news.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_ms / 1_000):
+                    await self._news.wait()
+        return self._inbox.popleft() if self._inbox else Tick()
+
+    def _carry_out(self, effect: Effect) -> None:
         match effect:
-            case Build():
-                return await self._build(effect)
-            case Sign(statement):
-                digest = statement.digest(self._ledger.genesis.hash)
-                return VoteSigned(statement, sign_compact(self._consensus_key, digest))
-            case Finalize():
-                return await self._finalize(effect)
+            case Build() | Validate() | Cast() | Finalize():
+                self._give(effect)
+            case Broadcast(message):
+                self._outside.broadcast(message)
+            case Send(to, message):
+                self._outside.send(to, message)
+            case Fetch():
+                self._outside.fetch(effect)
+            case Accuse(evidence):
+                self._accuse(evidence)
+            case Halt(reason, certificates):
+                for certificate in certificates:
+                    log.critical("certificate %s", certificate.encode().hex())
+                raise Halted(reason)
             case _:
                 assert_never(effect)
 
-    async def _build(self, effect: Build) -> Event:
-        candidates = list(islice(self._pool.candidates(), BLOCK_TRANSACTIONS_MAX))
-        head = self._ledger.head
-        epoch = epoch_of(head.block.header.height + 1, self._ledger.chain.epoch_blocks)
-        plan = BlockPlan(head.hash, epoch, effect.view, effect.timestamp_ms, self._proposer)
-        executed, dropped = await self._on_storage(self._ledger.build, plan, candidates)
-        for signed, reason in dropped:
-            log.info("dropped transaction 0x%s: %s", signed.transaction.hash.hex(), reason)
-            self._pool.drop(signed.transaction.hash)
-        self._built = executed
-        return BlockBuilt(head_of(executed.final))
+    def _accuse(self, evidence: Evidence) -> None:
+        signer, statement = evidence.first.signer, evidence.first.statement
+        log.error(
+            "validator %d voted twice in view %d of epoch %d; the proof goes into a block",
+            signer,
+            statement.view,
+            statement.epoch,
+        )
+        if self.keep_evidence(evidence):
+            self._outside.broadcast(evidence)
 
-    async def _finalize(self, effect: Finalize) -> Event:
-        executed = self._built
-        if executed is None or executed.final.hash != effect.block_hash:
-            raise AssertionError(
-                f"consensus finalizes a block that was not built: 0x{effect.block_hash.hex()}"
-            )
-        await self._on_storage(self._ledger.commit, executed, effect.certificate.encode())
-        self._built = None
+    # --- the storage's task ---------------------------------------------------------------------------------------
+
+    def _give(self, work: StorageWork) -> None:
+        self._work.append(work)
+        self._works.set()
+
+    async def _run_storage(self) -> None:
+        while True:
+            while self._work:
+                await self._do(self._work.popleft())
+            self._works.clear()
+            await self._works.wait()
+
+    async def _do(self, work: StorageWork) -> None:
+        match work:
+            case Cast():
+                await self._cast(work)
+            case Build():
+                self.tell(await self._build(work))
+            case Validate(block):
+                self.tell(await self._validate(block))
+            case Finalize(block_hash, certificate):
+                await self._finalize(block_hash, certificate)
+            case Apply(blocks, certificate):
+                await self._apply(blocks, certificate)
+            case _:
+                assert_never(work)
+
+    async def _cast(self, cast: Cast) -> None:
+        journal, key, signer = self._journal, self._consensus_key, self._engine.me
+        if journal is None or key is None or signer is None:
+            raise AssertionError("a follower has nothing to vote with")
+        genesis_hash = self._ledger.genesis.hash
+
+        def sign(statement: Statement) -> Vote:
+            return sign_vote(statement, signer, key, genesis_hash)
+
+        try:
+            vote = await self._on_storage(journal.cast, cast.statement, cast.reliance, cast.block, sign)
+        except BelowFloor as late:
+            log.debug("%s", late)  # the block became final before its vote's turn
+        else:
+            self.tell(VoteSigned(vote))
+
+    async def _build(self, build: Build) -> Event:
+        try:
+            ancestors = self._ledger.path_to(build.parent_hash)
+        except UnknownParent:
+            return BuildFailed(build.view)
+        taken = {each for executed in ancestors for each in executed.final.transaction_hashes}
+        waiting = (each for each in self._pool.candidates() if each.transaction.hash not in taken)
+        candidates = list(islice(waiting, BLOCK_TRANSACTIONS_MAX))
+        members = self._engine.validators
+        plan = BlockPlan(
+            parent_hash=build.parent_hash,
+            epoch=build.epoch,
+            view=build.view,
+            timestamp_ms=build.timestamp_ms,
+            proposer=members.members[members.leader(build.epoch, build.view)].address,
+            evidence=tuple(self._evidence),
+        )
+        try:
+            executed, dropped = await self._on_storage(self._ledger.build, plan, candidates)
+        except (UnknownParent, TooManyUnfinal) as fault:
+            log.warning("no block in view %d: %s", build.view, fault)
+            return BuildFailed(build.view)
+        if not ancestors:  # else the next final block may let it stand
+            for signed, reason in dropped:
+                log.info("dropped transaction 0x%s: %s", signed.transaction.hash.hex(), reason)
+                self._pool.drop(signed.transaction.hash)
+        return BlockBuilt(executed.final.block)
+
+    async def _validate(self, block: Block) -> BlockValidated:
+        block_hash = block.header.hash
+        try:
+            transactions = await self._recover(block)
+            await self._on_storage(self._ledger.execute, block, transactions)
+        except (InvalidBlock, UnknownParent, TooManyUnfinal) as fault:
+            log.warning("block %d 0x%s is refused: %s", block.header.height, block_hash.hex(), fault)
+            return BlockValidated(block_hash, str(fault))
+        return BlockValidated(block_hash, None)
+
+    async def _finalize(self, block_hash: Hash, certificate: Certificate) -> None:
+        """The block and what is below it down to the head, each in its own synced batch."""
+        try:
+            path = self._ledger.path_to(block_hash)
+        except UnknownParent:
+            return  # catching up was faster
+        for executed in path:
+            is_last = executed.final.hash == block_hash
+            await self._commit(executed, certificate if is_last else None)
+
+    async def _apply(self, blocks: tuple[Block, ...], certificate: Certificate) -> None:
+        """What a quorum made final must execute here to the same roots. Raises: Halted."""
+        for block in blocks:
+            if block.header.height != self._ledger.head.block.header.height + 1:
+                continue  # consensus was faster
+            try:
+                transactions = await self._recover(block)
+                executed = await self._on_storage(self._ledger.execute, block, transactions)
+            except InvalidBlock as fault:
+                raise Halted(
+                    f"block {block.header.height} is final but invalid here: {fault}; this node's state or program "
+                    "differs from the network's"
+                ) from None
+            await self._commit(executed, certificate if block is blocks[-1] else None)
+        self.tell(Received(certificate, None, None))
+        self._outside.on_applied()
+
+    async def _commit(self, executed: Executed, certificate: Certificate | None) -> None:
+        encoded = None if certificate is None else certificate.encode()
+        await self._on_storage(self._ledger.commit, executed, encoded)
         self._ledger.publish(executed)
         final = executed.final
-        self._pool.on_block(self._nonces(final), read_clocks().mono_ms)
+        self._pool.on_block(self._nonces(final), self._clocks().mono_ms)
+        for evidence in final.block.evidence:
+            self._evidence.pop(evidence, None)
         self._on_final(final)
-        if final.block.header.height % SPACE_BLOCKS == 0:
+        header = final.block.header
+        self.tell(told := BlockFinal(head_of(final), self._next_set(header)))
+        self._outside.on_final(told)
+        if self._journal is not None:
+            await self._on_storage(self._journal.advance, header.epoch, header.view, header.height)
+        if header.height % SPACE_BLOCKS == 0:
             await self._look_at_space()
-        return BlockFinal(head_of(final))
+
+    def _next_set(self, header: Header) -> ValidatorSet | None:
+        """The set of the next epoch, of an epoch's last block."""
+        if header.height != boundary_of(header.epoch, self._ledger.genesis.epoch_blocks):
+            return None
+        return self._ledger.validators(header.epoch + 1)
 
     async def _look_at_space(self) -> None:
         """Tells the operator when the disk fills up. Raises: StorageFailed when the node must stop while it can."""

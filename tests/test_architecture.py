@@ -21,6 +21,7 @@ ARROWS = {
     "node": ("ctt_state", "node"),
     "node.consensus": ("ctt_state", "node.consensus"),
     "node.cli": ("ctt_state", "node", "p2p", "rpc", "apps"),
+    "node.peering": ("ctt_state", "node", "p2p"),
     "p2p": ("ctt_state", "p2p"),
     "rpc": ("ctt_state", "rpc"),
     "apps": ("ctt_state", "apps"),

@@ -17,7 +17,9 @@ import aiohttp
 
 from apps.client import Client, RpcError
 from apps.demo.play import play
-from ctt_state.genesis import development_genesis, development_key
+from ctt_state.genesis import development_genesis, development_key, load_genesis
+from ctt_state.validators import VALIDATORS_MAX
+from node.cli.ca import issue_development
 from node.cli.init import initialise, read_genesis
 from node.cli.options import add_directory, port, positive_int, seconds
 from node.datadir import DATABASE
@@ -51,13 +53,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.validators != 1:
+    if options.validators > VALIDATORS_MAX:
+        raise Failure(Exit.USAGE, f"--validators {options.validators}: at most {VALIDATORS_MAX}")
+    if abs(options.rpc_port - options.p2p_port) < options.validators:
         raise Failure(
-            Exit.USAGE,
-            f"--validators {options.validators}: this release runs networks of one validator; use 1",
+            Exit.CONFIGURATION,
+            f"--rpc-port {options.rpc_port} and --p2p-port {options.p2p_port} are too near for "
+            f"{options.validators} validators",
         )
-    if options.rpc_port == options.p2p_port:
-        raise Failure(Exit.CONFIGURATION, f"--rpc-port and --p2p-port are both {options.rpc_port}")
     document = development_genesis(
         read_genesis(options.genesis), validators=options.validators, p2p_port=options.p2p_port
     )
@@ -71,6 +74,9 @@ async def _run(options: argparse.Namespace, document: bytes) -> int:
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN:  # which is what nohup asks for
             asyncio.get_running_loop().add_signal_handler(name, stopping.set)
+    if options.validators > 1:
+        members = {each.name: each.address for each in load_genesis(document).validators}
+        issue_development(options.dir, list(members.items()))
     validators = [
         await Validator.start(
             options.dir / f"validator-{index + 1}", document, index, options.rpc_port + index

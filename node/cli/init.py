@@ -9,19 +9,21 @@ from ctt_state.crypto import public_key
 from ctt_state.document import DOCUMENT_BYTES_MAX
 from ctt_state.errors import InvalidGenesis
 from ctt_state.genesis import Genesis, development_key, load_genesis
-from ctt_state.units import hex_of
 from node.cli.options import add_directory
 from node.exits import Exit, Failure
+from node.journal import Journal
 from node.keys import KEY_FILE, create_key, load_key
 from node.ledger import create_ledger
 
 EPILOG = """\
 The key is that of --key, or one that is in DIR already. For a development document without either it is the key of
-the document's first development validator, which everyone knows.
+the document's first development validator, which everyone knows. A follower has none: it checks everything, answers
+clients, and never votes.
 
 examples:
   ctt init --dir data/node                                          from ./genesis.json, for development
   ctt init --dir /var/lib/ctt --genesis grid.json --key validator.key
+  ctt init --dir /var/lib/ctt --genesis grid.json --follower
 """
 
 
@@ -40,6 +42,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--key", type=Path, metavar="FILE", help="the validator's consensus key, copied in (ctt key new FILE)"
     )
+    parser.add_argument("--follower", action="store_true", help="a node that never votes, without a key")
     parser.set_defaults(run=run)
 
 
@@ -66,37 +69,32 @@ def read_genesis(path: Path) -> bytes:
         raise Failure(Exit.PERMISSION, f"{path}: cannot read the genesis file: {fault.strerror}") from None
 
 
-def initialise(directory: Path, document: bytes, key: bytes) -> None:
-    """The database, then the key. Raises: Failure, InvalidGenesis; nothing is made when a check fails."""
+def initialise(directory: Path, document: bytes, key: bytes | None) -> None:
+    """The database, then the key and its vote journal. Raises: Failure, InvalidGenesis; nothing is made when a check
+    fails."""
     genesis = load_genesis(document)
-    find_signer(genesis, key)
     if genesis.time_ms > time.time_ns() // 1_000_000:
         raise InvalidGenesis(
             [("$.timestampMs", f"{genesis.time_ms} is in the future by this machine's clock")]
         )
     path = directory / KEY_FILE
     has_key = os.path.lexists(path)
-    if has_key and load_key(path) != key:
+    if has_key and (key is None or load_key(path) != key):
         raise Failure(Exit.CANNOT_CREATE, f"{path} holds another key already; a key is never overwritten")
     create_ledger(directory, document)
+    if key is None:
+        return
     if not has_key:
         create_key(path, key)
+    Journal.create(directory, genesis.hash, public_key(key))
 
 
-def find_signer(genesis: Genesis, key: bytes) -> int:
-    """The place of this consensus key in the validator set. Raises: Failure (78)."""
-    ours = public_key(key)
-    for place, validator in enumerate(genesis.validators):
-        if validator.consensus_key == ours:
-            return place
-    raise Failure(
-        Exit.CONFIGURATION,
-        f"key {hex_of(ours)} is none of the genesis document's validators, and this release runs validators only",
-    )
-
-
-def _choose_key(options: argparse.Namespace, genesis: Genesis) -> bytes:
-    """Raises: Failure (64) when there is none to choose."""
+def _choose_key(options: argparse.Namespace, genesis: Genesis) -> bytes | None:
+    """None for a follower. Raises: Failure (64) when there is none to choose."""
+    if options.follower:
+        if options.key is not None:
+            raise Failure(Exit.USAGE, "a --follower has no --key")
+        return None
     if options.key is not None:
         return load_key(options.key)
     if os.path.lexists(options.dir / KEY_FILE):
@@ -106,5 +104,6 @@ def _choose_key(options: argparse.Namespace, genesis: Genesis) -> bytes:
         if public_key(key) in known:
             return key
     raise Failure(
-        Exit.USAGE, "init needs --key FILE, the validator's consensus key; 'ctt key new FILE' makes one"
+        Exit.USAGE,
+        "init needs --key FILE, the validator's consensus key ('ctt key new FILE' makes one), or --follower",
     )

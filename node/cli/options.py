@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Final
 
 _HOST: Final = re.compile(r"\*|[a-z0-9._-]+|\[[0-9a-f:.]+\]")
+_PEER: Final = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})"
+)
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s,]+")
 
 
@@ -36,6 +39,14 @@ def seconds(text: str) -> float:
     if not 0 < value < 10**9:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of seconds above 0")
     return value
+
+
+def named_peer(text: str) -> tuple[str, str, int]:
+    """NAME=HOST:PORT: the name in a peer's certificate, and where it listens."""
+    match = _PEER.fullmatch(text)
+    if match is None or not 1 <= int(match["port"]) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not NAME=HOST:PORT")
+    return match["name"], match["host"].strip("[]"), int(match["port"])
 
 
 def host_names(text: str) -> frozenset[str]:

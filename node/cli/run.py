@@ -15,28 +15,39 @@ from typing import Final, NoReturn
 
 import uvloop
 
+from ctt_state.crypto import public_key
 from ctt_state.genesis import load_genesis
-from ctt_state.units import Hash
-from node.cli.init import find_signer, read_genesis
-from node.cli.options import add_directory, host_names, origins, port, positive_int
+from ctt_state.units import Hash, hex_of
+from node.cli.init import read_genesis
+from node.cli.network import join_network, load_own_identity
+from node.cli.options import add_directory, host_names, named_peer, origins, port, positive_int
 from node.cli.process import prepare_process
+from node.consensus.settings import Settings
 from node.exits import Exit, Failure
+from node.journal import Journal
 from node.keys import KEY_FILE, load_key
 from node.ledger import Ledger
 from node.memory import settle_memory
 from node.mempool import MempoolLimits
 from node.node import Node
+from node.peering import Peering
 from node.runner import DiskSilent
 from node.store import Store
+from p2p.identity import Identity
 from rpc.server import RpcServer, ServerConfig, ServerLimits, serve
 
 POOL: Final = MempoolLimits()
 DOOR: Final = ServerLimits()
+LISTEN_MS: Final = 2_000
 EPILOG: Final = """\
 It stops cleanly on SIGTERM or Ctrl-C, at once on a second one; either way it goes on where it was.
 
+Peers are the validators of the genesis document, at the addresses it gives, and those of --peer. They know each other
+by the certificates in DIR/tls (ctt ca issue). A node whose key is in the validator set votes; any other follows.
+
 examples:
   ctt run --dir data/node
+  ctt run --dir /var/lib/ctt --p2p-host 0.0.0.0 --peer grid-2=10.0.0.2:30303
   ctt run --dir /var/lib/ctt --genesis grid.json --rpc-port 8555
   ctt run --dir data/node --rpc-hosts node.example --rpc-origins https://app.example     behind a TLS proxy
 """
@@ -56,7 +67,30 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: info"
     )
     _add_rpc_options(parser.add_argument_group("JSON-RPC"))
+    _add_peer_options(parser.add_argument_group("peers"))
     parser.set_defaults(run=run)
+
+
+def _add_peer_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--p2p-host",
+        metavar="HOST",
+        help="where it listens (default: a validator's own address in the document)",
+    )
+    group.add_argument(
+        "--p2p-port",
+        type=port,
+        metavar="PORT",
+        help="default: that of the document; others do not listen without it",
+    )
+    group.add_argument(
+        "--peer",
+        type=named_peer,
+        action="append",
+        default=[],
+        metavar="NAME=HOST:PORT",
+        help="a peer to keep in touch with, by the name in its certificate; may be repeated",
+    )
 
 
 def _add_rpc_options(group: argparse._ArgumentGroup) -> None:
@@ -114,13 +148,17 @@ def run(options: argparse.Namespace) -> int:
     expected = load_genesis(read_genesis(options.genesis)).hash if options.genesis else None
     ledger = _open_ledger(options.dir, expected)
     try:
-        check_size(len(ledger.genesis.validators))
-        key = load_key(options.dir / KEY_FILE)
-        signer = find_signer(ledger.genesis, key)
+        key = load_key(options.dir / KEY_FILE) if os.path.lexists(options.dir / KEY_FILE) else None
+        identity = load_own_identity(options.dir, ledger, key)
         if os.geteuid() == 0:
             log.warning("running as root: a user of its own would be safer")
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(options, ledger, key, signer))
+        journal = None if key is None else _open_journal(options.dir, ledger, key)
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_run(options, ledger, key, journal, identity))
+        finally:
+            if journal is not None:
+                journal.close()
     except DiskSilent as failure:
         _leave_at_once(failure)
     finally:
@@ -151,15 +189,6 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def check_size(validators: int) -> None:
-    """Raises: Failure (78)."""
-    if validators != 1:
-        raise Failure(
-            Exit.CONFIGURATION,
-            f"the chain has {validators} validators; this release runs networks of one validator",
-        )
-
-
 def _open_ledger(directory: Path, expected: Hash | None) -> Ledger:
     store = Store.open(directory, expected)
     try:
@@ -169,10 +198,24 @@ def _open_ledger(directory: Path, expected: Hash | None) -> Ledger:
         raise
 
 
-async def _run(options: argparse.Namespace, ledger: Ledger, key: bytes, signer: int) -> None:
+def _open_journal(directory: Path, ledger: Ledger, key: bytes) -> Journal:
+    header = ledger.head.block.header
+    final = header.epoch, header.view, header.height
+    return Journal.open(directory, ledger.genesis.hash, public_key(key), final)
+
+
+async def _run(
+    options: argparse.Namespace,
+    ledger: Ledger,
+    key: bytes | None,
+    journal: Journal | None,
+    identity: Identity | None,
+) -> None:
     slots = options.account_slots
     limits = replace(POOL, ordinary_places=slots, meter_places=max(slots, POOL.meter_places))
-    node = Node(ledger, consensus_key=key, signer=signer, limits=limits)
+    peering = None if identity is None else Peering(ledger)
+    settings = Settings(ledger.chain.block_period_ms, listen_ms=0 if is_clean(journal) else LISTEN_MS)
+    node = Node(ledger, journal=journal, consensus_key=key, limits=limits, outside=peering, settings=settings)
     _stop_on_signals(node)
     config = ServerConfig(
         host=options.rpc_host,
@@ -186,8 +229,25 @@ async def _run(options: argparse.Namespace, ledger: Ledger, key: bytes, signer: 
         server = await _listen(stack, node, config)
         height = node.head.block.header.height
         log.info("chain %d at block %d, JSON-RPC at %s", ledger.chain.chain_id, height, server.url)
+        _say_role(ledger, key, height)
+        if identity is not None and peering is not None:
+            await stack.enter_async_context(join_network(options, ledger, node, peering, identity))
         await node.run()
+    if journal is not None:
+        journal.note_clean()
     log.info("stopped at block %d", node.head.block.header.height)
+
+
+def is_clean(journal: Journal | None) -> bool:
+    """After a crash a validator first listens whether somebody else votes with its key."""
+    return journal is None or journal.was_clean
+
+
+def _say_role(ledger: Ledger, key: bytes | None, height: int) -> None:
+    if key is None:
+        log.info("no key: this node follows, and never votes")
+    elif ledger.next_validators().place_of_key(public_key(key)) is None:
+        log.info("key %s is not a validator at height %d: following", hex_of(public_key(key)), height)
 
 
 def _stop_on_signals(node: Node) -> None:

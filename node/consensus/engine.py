@@ -137,6 +137,10 @@ class Engine:
         """The highest view of this epoch that is known to be final; its block may still be on its way."""
         return self._final_view
 
+    def block(self, block_hash: Hash) -> Block | None:
+        """A block above the head, executed or only heard of."""
+        return self._unfinal.block(block_hash)
+
     def last_heard_ms(self, signer: int) -> int:
         """When this validator last said anything, on the monotonic clock."""
         return self._heard_ms[signer]

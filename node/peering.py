@@ -1,0 +1,280 @@
+"""Between the node and its peers: consensus' messages both ways, blocks that are missing, answers to what peers ask,
+and transactions on their way to whoever builds the next block.
+
+Nothing here waits for a peer. What takes a thread is done one after the other by `run`.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final, Protocol, assert_never
+
+from ctt_state.block import Block
+from ctt_state.light import ChainRules
+from ctt_state.units import Hash
+from ctt_state.votes import Certificate, Evidence, Vote
+from node import sync
+from node.consensus import events
+from node.ledger import Ledger
+from node.node import Node
+from node.recovery import RecoveryBusy
+from node.runner import Halted, head_of, read_clocks
+from p2p import messages as wire
+from p2p.network import Delivered, PeerId, PeerInfo
+
+GOSSIP_SECONDS: Final = 0.02  # transactions that come within so long travel together
+GOSSIP_WAITING_MAX: Final = 20_000  # that wait to be sent; more are not passed on by this node
+BATCHES_WAITING_MAX: Final = 64  # of transactions that peers sent; more are dropped: others hold them too
+QUESTIONS_WAITING_MAX: Final = 256  # of all peers; more are refused
+
+log = logging.getLogger(__name__)
+
+
+class Network(Protocol):
+    """The part of `p2p.network.Network` that is called here."""
+
+    def send(self, peer: PeerId, message: wire.Message) -> None: ...
+    def broadcast(self, message: wire.Message, *, only_validators: bool = False) -> None: ...
+    def punish(self, peer: PeerId, text: str) -> None: ...
+    def peers(self) -> list[PeerInfo]: ...
+
+
+class Peering:
+    """What the network calls (`p2p.network.Handler`) and what the node calls (`node.node.Outside`)."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        chain, head = ledger.chain, head_of(ledger.head)
+        rules = ChainRules(ledger.genesis.hash, chain.epoch_blocks, chain.block_period_ms)
+        validators = ledger.next_validators()
+        self._sync = sync.Sync(rules, head=head, validators=validators, now_ms=read_clocks().mono_ms)
+        self._ledger = ledger
+        self._gossip: deque[bytes] = deque()
+        self._is_gossiping = False
+        self._batches: deque[tuple[PeerInfo, tuple[bytes, ...]]] = deque()
+        self._questions: deque[tuple[PeerInfo, wire.Request]] = deque()
+        self._work = asyncio.Event()
+
+    def join(self, node: Node, network: Network) -> None:
+        """Before anything else is called."""
+        self._node = node
+        self._network = network
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_time())
+            tasks.create_task(self._keep_up())
+
+    async def _keep_time(self) -> None:
+        while True:
+            await asyncio.sleep(sync.TICK_MS / 1_000)
+            self._tell_sync(events.Tick())
+
+    async def _keep_up(self) -> None:
+        """What takes a thread: answers from the disk and the senders of others' transactions."""
+        with ThreadPoolExecutor(1, thread_name_prefix="answers") as reader:
+            while True:
+                while self._questions or self._batches:
+                    if self._questions:
+                        peer, question = self._questions.popleft()
+                        loop = asyncio.get_running_loop()
+                        self._network.send(
+                            peer.name, await loop.run_in_executor(reader, self._answer, question)
+                        )
+                    if self._batches:
+                        await self._take_in(*self._batches.popleft())
+                self._work.clear()
+                await self._work.wait()
+
+    # --- p2p.network.Handler --------------------------------------------------------------------------------------
+
+    def on_connected(self, peer: PeerInfo) -> None:
+        log.info("%s %s at %s", "reached" if peer.outbound else "met", peer.name, peer.address)
+        self._tell_sync(sync.PeerConnected(peer.name, peer.validator))
+        self._network.send(peer.name, _to_wire(self._node.engine.status()))
+
+    def on_disconnected(self, peer: PeerInfo, reason: str) -> None:
+        log.info("lost %s: %s", peer.name, reason)
+        self._tell_sync(sync.PeerGone(peer.name))
+
+    def on_message(self, peer: PeerInfo, message: Delivered) -> None:
+        match message:
+            case wire.Transactions(raws):
+                if len(self._batches) < BATCHES_WAITING_MAX:
+                    self._batches.append((peer, raws))
+                    self._work.set()
+            case wire.EvidenceMessage(evidence):
+                self._node.runner.keep_evidence(evidence)
+            case wire.BlockReply(request, block):
+                self._tell_sync(sync.Replied(peer.name, sync.BlockReply(request, block)))
+            case wire.BlocksReply(request, blocks, certificate):
+                self._tell_sync(sync.Replied(peer.name, sync.BlocksReply(request, blocks, certificate)))
+            case wire.Refused(request, _):
+                self._tell_sync(sync.Replied(peer.name, sync.Refused(request)))
+            case (
+                wire.ProposalMessage()
+                | wire.VoteMessage()
+                | wire.CertificateMessage()
+                | wire.StatusMessage()
+                | wire.GetCertificates()
+            ):
+                self._on_consensus(peer, _from_wire(message))
+            case (
+                wire.GetBlock()
+                | wire.GetBlocks()
+                | wire.GetSnapshot()
+                | wire.GetSnapshotChunk()
+                | wire.GetEpochs()
+            ):
+                self._on_question(peer, message)
+            case wire.SnapshotReply() | wire.SnapshotChunk() | wire.EpochsReply():
+                pass  # only who makes a data directory asks for these
+            case _:
+                assert_never(message)
+
+    def _on_consensus(self, peer: PeerInfo, message: events.Message) -> None:
+        if isinstance(message, events.Status):
+            self._tell_sync(sync.PeerStatus(peer.name, message))
+        members = self._node.engine.validators
+        signer = None if peer.validator is None else members.place_of_address(peer.validator)
+        self._node.runner.tell(events.Received(message, peer.name, signer))
+
+    def _on_question(self, peer: PeerInfo, question: wire.Request) -> None:
+        if len(self._questions) < QUESTIONS_WAITING_MAX:
+            self._questions.append((peer, question))
+            self._work.set()
+        else:
+            self._network.send(peer.name, wire.Refused(question.request, "too many questions at once"))
+
+    # --- node.node.Outside ----------------------------------------------------------------------------------------
+
+    def send(self, to: events.Source, message: events.Message) -> None:
+        if to is not None:
+            self._network.send(PeerId(str(to)), _to_wire(message))
+
+    def broadcast(self, message: events.Message | Evidence) -> None:
+        """Votes are of use to validators only; what they lead to, everyone hears."""
+        self._network.broadcast(_to_wire(message), only_validators=isinstance(message, Vote))
+
+    def fetch(self, fetch: events.Fetch) -> None:
+        self._tell_sync(sync.WantBlock(fetch.block_hash, fetch.holders))
+
+    def on_final(self, final: events.BlockFinal) -> None:
+        self._tell_sync(final)
+
+    def on_applied(self) -> None:
+        self._tell_sync(sync.Applied())
+
+    def gossip(self, raw: bytes) -> None:
+        if len(self._gossip) >= GOSSIP_WAITING_MAX:
+            return
+        self._gossip.append(raw)
+        if not self._is_gossiping:
+            self._is_gossiping = True
+            asyncio.get_running_loop().call_later(GOSSIP_SECONDS, self._send_gossip)
+
+    def peer_count(self) -> int:
+        return len(self._network.peers())
+
+    def is_syncing(self) -> bool:
+        return self._sync.is_syncing(read_clocks().mono_ms)
+
+    # --- catching up ----------------------------------------------------------------------------------------------
+
+    def _tell_sync(self, event: sync.Event) -> None:
+        for effect in self._sync.step(event, read_clocks().mono_ms):
+            match effect:
+                case sync.Ask(peer, sync.GetBlock(request, block_hash)):
+                    self._network.send(PeerId(str(peer)), wire.GetBlock(request, block_hash))
+                case sync.Ask(peer, sync.GetBlocks(request, from_height, count)):
+                    self._network.send(PeerId(str(peer)), wire.GetBlocks(request, from_height, count))
+                case sync.Deliver(block):
+                    self._node.runner.tell(events.BlockArrived(block))
+                case sync.Apply(blocks, certificate):
+                    self._node.runner.apply(blocks, certificate)
+                case sync.Misbehaved(peer, reason):
+                    self._network.punish(PeerId(str(peer)), reason)
+                case sync.Progress(height, target):
+                    log.info("catching up: block %d of %d", height, target)
+                case sync.Diverged(reason, certificate):
+                    log.critical("certificate %s", certificate.encode().hex())
+                    self._node.runner.fail(Halted(reason))
+
+    # --- answers and transactions ---------------------------------------------------------------------------------
+
+    def _answer(self, question: wire.Request) -> wire.Reply:
+        """On the thread of answers: only the store and what never changes is read."""
+        match question:
+            case wire.GetBlock(request, block_hash):
+                return wire.BlockReply(request, self._find_block(block_hash))
+            case wire.GetBlocks(request, from_height, count):
+                found = self._ledger.range(from_height, count, wire.BLOCKS_BYTES_MAX)
+                if found is None:
+                    return wire.Refused(request, f"no proven blocks from {from_height} on are here")
+                certificate = Certificate.decode(found.certificate)
+                return wire.BlocksReply(request, tuple(found.blocks), certificate)
+            case _:
+                return wire.Refused(question.request, "not answered by this version")
+
+    def _find_block(self, block_hash: Hash) -> Block | None:
+        """Any block that is here: executed, only proposed, or final."""
+        executed = self._ledger.executed(block_hash)
+        if executed is not None:
+            return executed.final.block
+        store = self._ledger.store
+        height = store.height_of(block_hash)
+        return self._node.engine.block(block_hash) if height is None else Block.decode(store.block(height))
+
+    async def _take_in(self, peer: PeerInfo, raws: tuple[bytes, ...]) -> None:
+        """A validator tells all others itself; what comes from elsewhere is passed on."""
+        with suppress(RecoveryBusy):
+            await self._node.submit_many(raws, relay=peer.validator is None)
+
+    def _send_gossip(self) -> None:
+        self._is_gossiping = False
+        raws = tuple(self._gossip)
+        self._gossip.clear()
+        for batch in wire.Transactions.batches(raws):
+            self._network.broadcast(batch, only_validators=True)
+
+
+def _to_wire(message: events.Message | Evidence) -> wire.Consensus:
+    match message:
+        case events.Proposal(block, vote, parent, nullifications):
+            return wire.ProposalMessage(block, vote, parent, nullifications)
+        case Vote():
+            return wire.VoteMessage(message)
+        case Certificate():
+            return wire.CertificateMessage(message)
+        case Evidence():
+            return wire.EvidenceMessage(message)
+        case events.Status(epoch, view, height, block_hash, finalization):
+            return wire.StatusMessage(epoch, view, height, block_hash, finalization)
+        case events.GetCertificates(epoch, from_view, to_view):
+            return wire.GetCertificates(epoch, from_view, min(to_view, from_view + wire.VIEWS_MAX - 1))
+        case _:
+            assert_never(message)
+
+
+def _from_wire(
+    message: wire.ProposalMessage
+    | wire.VoteMessage
+    | wire.CertificateMessage
+    | wire.StatusMessage
+    | wire.GetCertificates,
+) -> events.Message:
+    match message:
+        case wire.ProposalMessage(block, vote, parent, nullifications):
+            return events.Proposal(block, vote, parent, nullifications)
+        case wire.VoteMessage(vote):
+            return vote
+        case wire.CertificateMessage(certificate):
+            return certificate
+        case wire.StatusMessage(epoch, view, height, block_hash, finalization):
+            return events.Status(epoch, view, height, block_hash, finalization)
+        case wire.GetCertificates(epoch, from_view, to_view):
+            return events.GetCertificates(epoch, from_view, to_view)
+        case _:
+            assert_never(message)
