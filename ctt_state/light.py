@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
-from ctt_state.block import HEADER_VERSION, Header, is_in_merkle_root
+from ctt_state.block import HEADER_VERSION, Block, Header, evidence_root, is_in_merkle_root, merkle_root
 from ctt_state.crypto import keccak, sha256
 from ctt_state.tree import InvalidProof, check_proof
 from ctt_state.units import UINT64_MAX, Hash, Height
@@ -210,6 +210,23 @@ def check_chain(rules: ChainRules, headers: Sequence[Header]) -> None:
         _check_place(rules, header)
     for parent, child in pairwise(headers):
         _check_child(rules, parent, child)
+
+
+def check_body(block: Block) -> None:
+    """Whether the transactions and the evidence are those that the header stands for: a block's hash is its header's,
+    so whoever passes a block on can put others in.
+
+    Raises: LightRejected.
+    """
+    header = block.header
+    if merkle_root([keccak(raw) for raw in block.transactions]) != header.transactions_root:
+        raise LightRejected(
+            f"the {len(block.transactions)} transactions are not those of block {header.height}"
+        )
+    if evidence_root(block.evidence) != header.evidence_root:
+        raise LightRejected(
+            f"the {len(block.evidence)} pieces of evidence are not those of block {header.height}"
+        )
 
 
 def check_receipt(header: Header, receipt: bytes, index: int, count: int, branch: Sequence[bytes]) -> None:

@@ -14,6 +14,7 @@ from ctt_state.light import (
     Checkpoint,
     LightClient,
     LightRejected,
+    check_body,
     check_chain,
     check_final,
     check_receipt,
@@ -323,6 +324,17 @@ def test_the_rules_themselves_hold_against_a_quorum_that_breaks_them() -> None:
         check_final(RULES, OLD.members, stranger, make_final(stranger))
     with pytest.raises(LightRejected, match="0 headers; an epoch has 10 blocks"):
         check_final(RULES, OLD.members, (), CHAIN.certificate(1))
+
+
+def test_a_body_that_is_not_its_headers_is_refused() -> None:
+    """A block's hash is its header's: whoever passes it on could change the rest."""
+    block = CHAIN.blocks[5]
+    check_body(block)
+    check_body(CHAIN.blocks[0])
+    with pytest.raises(LightRejected, match="the 4 transactions are not those of block 5"):
+        check_body(block._replace(transactions=block.transactions[:-1]))
+    with pytest.raises(LightRejected, match="the 1 pieces of evidence are not those of block 5"):
+        check_body(block._replace(evidence=(b"evidence",)))
 
 
 # --- what roots stand for ---------------------------------------------------------------------------------------------
