@@ -169,13 +169,27 @@ class World:
 
     def restart(self, number: int) -> None:
         machine = self.machines[number]
+        head = machine.final[-1].header
+        floor = (head.epoch, head.view)
         restored = Restored(
-            tuple(each for each in machine.journal if isinstance(each, Vote)),
+            tuple(
+                each
+                for each in machine.journal
+                if isinstance(each, Vote) and (each.statement.epoch, each.statement.view) > floor
+            ),
             (
-                *(each for each in machine.journal if isinstance(each, Certificate)),
+                *(
+                    each
+                    for each in machine.journal
+                    if isinstance(each, Certificate) and (each.statement.epoch, each.statement.view) > floor
+                ),
                 *(each for each in [machine.finalizations.get(machine.final[-1].header.hash)] if each),
             ),
-            tuple(each for each in machine.journal if isinstance(each, Block)),
+            tuple(
+                each
+                for each in machine.journal
+                if isinstance(each, Block) and each.header.height > head.height
+            ),
         )
         machine.engine = self._make_engine(number, machine.secret, machine.final, restored)
         machine.is_up = True

@@ -147,10 +147,10 @@ class Engine:
 
     def step(self, event: Event, now: Now) -> list[Effect]:
         """What to do next. Events that come twice or late have no effect."""
-        self._effects = []
         self._take(event, now)
         self._act(now)
-        return self._effects
+        effects, self._effects = self._effects, []
+        return effects
 
     # --- facts ----------------------------------------------------------------------------------------------------
 
@@ -430,6 +430,8 @@ class Engine:
             self._rounds[vote.statement.view].mine[vote.statement.kind] = vote.statement
         for certificate in restored.certificates:
             statement = certificate.statement
+            if statement.epoch == self._epoch and self._me in dict(certificate.signatures):
+                self._rounds[statement.view].mine[statement.kind] = statement
             self._on_certificate(certificate, now)
             if statement.kind is Kind.FINALIZE and statement.epoch == self._epoch - 1:
                 self._last_boundary = certificate
@@ -439,7 +441,7 @@ class Engine:
         if head.header.height and head.header.epoch == self._epoch:
             self._raise_floor(head.header.view, now)
         self._rounds.forget_below(self._final_view)
-        self._effects = []
+        self._effects = [each for each in self._effects if isinstance(each, Halt)]
 
     def _raise_floor(self, view: int, now: Now) -> None:
         """A block of this view is final, known from the ledger rather than from a certificate."""
