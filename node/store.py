@@ -2,7 +2,7 @@
 
 Every row's key begins with one byte; heights are 8 bytes, the highest byte first, so rows lie in the order of blocks.
 
-    m <name>        schema version, genesis document, genesis hash, head
+    m <name>        schema version, genesis document, genesis hash, head, base
     s <record key>  state: the record's bytes
     t <path>        state tree: the node's bytes
     b <height>      block
@@ -13,6 +13,9 @@ Every row's key begins with one byte; heights are 8 bytes, the highest byte firs
     h <block hash>  height
     x <tx hash>     height, index in the block (4 bytes)
     v <epoch>       members of the epoch's set of validators, from when it is fixed
+
+A database begins with its base: block 0, or the block whose state a snapshot brought. Of the latter only header, state
+and certificate are here, of blocks below it nothing but sets of validators.
 
 A block is one LevelDB batch, synced; then a line of the anchor, synced; only then may anyone call it final. One
 thread commits. `publish`, on the event loop, moves the snapshot that all reads go through, so a reader never sees a
@@ -69,6 +72,7 @@ from node.exits import Failure
 
 __all__ = [
     "UNDO_BLOCKS",
+    "BlockPruned",
     "BlockWrite",
     "Creation",
     "Head",
@@ -114,6 +118,7 @@ _SCHEMA: Final = b"mschema"
 _DOCUMENT: Final = b"mdocument"
 _GENESIS_HASH: Final = b"mgenesis"
 _HEAD: Final = b"mhead"
+_BASE: Final = b"mbase"
 
 # A block's fixed rows alone take this much of LevelDB's log, so a log holds at most its size over this many blocks.
 _BATCH_BYTES_MIN: Final = 200
@@ -145,6 +150,15 @@ class BlockWrite:
         return Head(Height(self.height), self.block_hash, self.state_root)
 
 
+class BlockPruned(LookupError):
+    """The block lies below the snapshot that this database began with."""
+
+    def __init__(self, *, height: int, base: int) -> None:
+        super().__init__(f"block {height} is pruned: this node has whole blocks from {base + 1} on")
+        self.height = height
+        self.base = base
+
+
 class _Published(NamedTuple):
     """A head and the database as it was right after that block."""
 
@@ -168,6 +182,7 @@ class Store:
         self._broken: Failure | None = None
         self.genesis_document = self._required(_DOCUMENT)
         self.genesis_hash = Hash(self._required(_GENESIS_HASH))
+        self.base = _decode_height(self._required(_BASE))
 
     @classmethod
     def create(cls, directory: Path, document: bytes, genesis_hash: Hash) -> "Creation":
@@ -284,11 +299,11 @@ class Store:
         return self._get(_NODE + path)
 
     def block(self, height: int) -> bytes:
-        """Raises: LookupError above the head."""
+        """Of the base of a snapshot, a block without transactions. Raises: LookupError above the head, BlockPruned."""
         return self._at(_BLOCK, height)
 
     def receipts(self, height: int) -> bytes:
-        """Raises: LookupError above the head."""
+        """Raises: LookupError above the head, BlockPruned."""
         return self._at(_RECEIPTS, height)
 
     def certificate(self, height: int) -> bytes | None:
@@ -314,7 +329,7 @@ class Store:
         return self._at(_UNDO, height)
 
     def hash_at(self, height: int) -> Hash:
-        """Raises: LookupError above the head."""
+        """Raises: LookupError above the head, BlockPruned."""
         return Hash(self._at(_HASH_AT, height))
 
     def height_of(self, block_hash: bytes) -> Height | None:
@@ -352,6 +367,8 @@ class Store:
         return data
 
     def _at(self, prefix: bytes, height: int) -> bytes:
+        if 0 <= height < self.base:
+            raise BlockPruned(height=height, base=self.base)
         if not 0 <= height <= self.head.height:
             raise LookupError(f"block {height} is not between 0 and the head, {self.head.height}")
         return self._required(prefix + _encode_height(height))
@@ -424,24 +441,25 @@ class Creation:
         self._lock.release()
 
     def load_state(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Adds records of the genesis state. Raises: StorageFailed."""
+        """Adds records of the first state. Raises: StorageFailed."""
         self._load(_STATE, rows)
 
     def load_nodes(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Adds nodes of its tree. Raises: StorageFailed."""
         self._load(_NODE, rows)
 
-    def finish(self, genesis: BlockWrite) -> None:
-        """Adds block 0 and makes the database exist. Raises: StorageFailed."""
+    def finish(self, base: BlockWrite) -> None:
+        """Adds the block of this state and makes the database exist. Raises: StorageFailed."""
         try:
             batch = self._database.write_batch(sync=True)
-            _fill(batch, genesis)
+            _fill(batch, base)
+            batch.put(_BASE, _encode_height(base.height))
             batch.put(_SCHEMA, _encode_height(SCHEMA_VERSION))
             batch.put(_DOCUMENT, self._document)
             batch.put(_GENESIS_HASH, self._genesis_hash)
             batch.write()
             self._settle()
-            Anchor(self._directory / ANCHOR_FILE, self._genesis_hash, genesis.head).close()
+            Anchor(self._directory / ANCHOR_FILE, self._genesis_hash, base.head).close()
             self._path.rename(self._directory / DATABASE)
             sync_directory(self._directory)
             sync_directory(self._directory.parent)
@@ -565,11 +583,11 @@ def _check_database(directory: Path, database: Any, expected: Hash | None, logs_
     Raises: StorageDamaged, StorageForbidden, StorageFailed, plyvel.Error.
     """
     path = directory / DATABASE
-    schema, genesis_hash, head_row = (
-        database.get(key, verify_checksums=True) for key in (_SCHEMA, _GENESIS_HASH, _HEAD)
+    schema, genesis_hash, base_row, head_row = (
+        database.get(key, verify_checksums=True) for key in (_SCHEMA, _GENESIS_HASH, _BASE, _HEAD)
     )
-    if schema is None or genesis_hash is None or head_row is None:
-        raise _damaged(path, "it ends before block 0; files are missing")
+    if schema is None or genesis_hash is None or base_row is None or head_row is None:
+        raise _damaged(path, "it ends before its first block; files are missing")
     version = int.from_bytes(schema, "big")
     if version != SCHEMA_VERSION:
         raise StorageDamaged(
@@ -583,7 +601,7 @@ def _check_database(directory: Path, database: Any, expected: Hash | None, logs_
         )
     head = _decode_head(head_row)
     _check_anchor(path, database, head, read_anchor(directory / ANCHOR_FILE, Hash(genesis_hash)))
-    _check_gapless(path, database, head, logs_bytes)
+    _check_gapless(path, database, _decode_height(base_row), head, logs_bytes)
     return head
 
 
@@ -608,13 +626,13 @@ def _check_anchor(path: Path, database: Any, head: Head, anchor: Head) -> None:
         )
 
 
-def _check_gapless(path: Path, database: Any, head: Head, logs_bytes: int) -> None:
+def _check_gapless(path: Path, database: Any, base: Height, head: Head, logs_bytes: int) -> None:
     """No block is missing below those that were in LevelDB's logs.
 
     A damaged length at the end of a log or of the manifest looks to LevelDB like a write that a crash cut short, even
     when later logs follow it. What gets lost so are the blocks right before those of the last log.
     """
-    expected = max(0, head.height - logs_bytes // _BATCH_BYTES_MIN - 64)
+    expected = max(base, head.height - logs_bytes // _BATCH_BYTES_MIN - 64)
     start = _HASH_AT + _encode_height(expected)
     stop = _HASH_AT + b"\xff" * 9
     with database.iterator(start=start, stop=stop, include_value=False, verify_checksums=True) as keys:

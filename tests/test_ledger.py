@@ -8,11 +8,14 @@ from typing import Any, Final
 
 import pytest
 
-from ctt_state.block import Header
+from ctt_state.block import Header, evidence_root
+from ctt_state.crypto import public_key
 from ctt_state.errors import InvalidBlock, NonceTooLow, StatePruned
-from ctt_state.records import Account, Record, Token
+from ctt_state.genesis import development_key
+from ctt_state.records import Account, Barred, EpochSet, Record, Token
 from ctt_state.transaction import Signed
 from ctt_state.units import Gas, Hash, Ms, TokenId
+from ctt_state.votes import Evidence, Kind, Statement, sign_vote
 from node import ledger as ledger_module
 from node import store as store_module
 from node.ledger import Ledger, WrongField, decode_transactions
@@ -40,6 +43,7 @@ from tests.ledger_world import (
 
 PRICE_WEI: Final = 10**16  # of an empty token
 HOUR_MS: Final = 3_600_000
+VALIDATOR_KEY: Final = development_key(0)
 
 
 @pytest.fixture
@@ -215,6 +219,84 @@ def test_the_transactions_of_a_block_decode_or_the_block_is_refused(ledger: Ledg
     broken = block._replace(transactions=(*block.transactions[:2], b"\x02junk"))
     with pytest.raises(InvalidBlock, match="transaction 2 of block 1: "):
         decode_transactions(broken, ledger.chain)
+
+
+# --- epochs ---
+
+
+def test_each_epochs_set_is_known_when_it_is_fixed(tmp_path: Path) -> None:
+    """Epochs of ten blocks fix the next set in their fifth: before it nobody knows it, after it all headers name it."""
+    ledger = make_ledger(tmp_path / "node", epochBlocks=10)
+    members = ledger.genesis.validator_set
+    for height in range(1, 26):
+        epoch = (height - 1) // 10
+        assert ledger.validators(epoch) == members
+        executed, _ = ledger.build(make_plan(ledger), [])
+        assert (executed.header.epoch, executed.header.validators_hash) == (epoch, members.hash)
+        assert (EpochSet.key(epoch + 1) in executed.state) == (height % 10 == 5)
+        finish(ledger, executed)
+        if height % 10 < 5 and height % 10:
+            with pytest.raises(LookupError, match=f"the set of epoch {epoch + 1} is not known"):
+                ledger.validators(epoch + 1)
+    ledger.close()
+
+
+def test_a_block_over_an_unfinal_one_that_fixed_the_set_names_it(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path / "node", epochBlocks=10)
+    for _ in range(4):
+        add_block(ledger)
+    parent = ledger.head
+    for _ in range(9):
+        executed, _ = ledger.build(make_plan(ledger, parent=parent), [])
+        parent = executed.final
+    assert (executed.header.height, executed.header.epoch, executed.header.view) == (13, 1, 3)
+    for each in ledger.path_to(executed.hash):
+        finish(ledger, each)
+    assert ledger.validators(1) == ledger.genesis.validator_set
+    ledger.close()
+
+
+def test_a_plan_for_another_epoch_is_our_own_mistake(ledger: Ledger) -> None:
+    with pytest.raises(AssertionError, match="a plan for block 1 in epoch 1"):
+        ledger.build(make_plan(ledger)._replace(epoch=1), [])
+
+
+# --- evidence ---
+
+
+def double_vote(ledger: Ledger, view: int = 7, key: bytes = VALIDATOR_KEY) -> bytes:
+    """Two NOTARIZEs of the only validator in one view."""
+    votes = [
+        sign_vote(Statement(Kind.NOTARIZE, 0, view, 0, Hash(name * 32)), 0, key, ledger.genesis.hash)
+        for name in (b"a", b"b")
+    ]
+    return Evidence(*votes).encode()
+
+
+def test_a_block_takes_the_valid_evidence_at_hand(ledger: Ledger, other: Ledger) -> None:
+    good, forged = double_vote(ledger), double_vote(ledger, key=ALICE_KEY)
+    plan = make_plan(ledger, evidence=[b"junk", forged, good, double_vote(ledger, view=8)])
+
+    executed, _ = ledger.build(plan, readings(0))
+
+    assert executed.final.block.evidence == (good,)
+    assert executed.header.evidence_root == evidence_root([good])
+    assert Barred.key(public_key(VALIDATOR_KEY)) in executed.state
+    assert other.execute(executed.final.block, readings(0)) == executed
+    finish(ledger, executed)
+    assert ledger.block(1) == executed.final
+    assert ledger.build(make_plan(ledger, evidence=[good]), [])[0].final.block.evidence == ()
+
+
+def test_evidence_that_is_none_makes_a_block_invalid(ledger: Ledger, other: Ledger) -> None:
+    block = ledger.build(make_plan(ledger, evidence=[double_vote(ledger)]), [])[0].final.block
+    forged = double_vote(ledger, key=ALICE_KEY)
+    with pytest.raises(InvalidBlock, match="evidence against validator 0 of epoch 0 is not signed by it"):
+        other.execute(block._replace(evidence=(forged,)), [])
+    with pytest.raises(InvalidBlock, match="evidence: 5, limit 4"):
+        other.execute(block._replace(evidence=(forged,) * 5), [])
+    with pytest.raises(WrongField, match="state_root"):  # the key stays unbarred
+        other.execute(block._replace(evidence=()), [])
 
 
 # --- what fits ---

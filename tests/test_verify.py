@@ -10,10 +10,11 @@ import plyvel
 import pytest
 
 from ctt_state.block import Block
-from ctt_state.crypto import sign_compact
+from ctt_state.crypto import public_key, sign_compact
 from ctt_state.genesis import development_key
-from ctt_state.records import Account, CttSupply, Prosumer, Token
+from ctt_state.records import Account, CttSupply, EpochSet, Prosumer, Token
 from ctt_state.units import TokenId
+from ctt_state.validators import Member
 from ctt_state.votes import Certificate, Kind, Statement
 from node.cli.main import main
 from node.exits import Exit
@@ -25,7 +26,9 @@ from tests.ledger_world import (
     METER_KEYS,
     OWNERS,
     add_block,
+    make_certificate,
     make_ledger,
+    make_plan,
     sign,
     sign_call,
 )
@@ -60,19 +63,21 @@ def verify_with(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[Plant | None], Result]:
     """Runs the command on a copy of the chain into whose database a fault was planted, with good checksums."""
+    return lambda plant: verify_copy(made, tmp_path, capsys, plant)
 
-    def run(plant: Plant | None) -> Result:
-        directory = Path(shutil.copytree(made, tmp_path / "node"))
-        if plant:
-            database = plyvel.DB(str(directory / "db"))
-            plant(database)
-            database.close()
-        code = main(["verify", "--dir", str(directory)])
-        result = Result(code, *capsys.readouterr())
-        assert "Traceback" not in result.err
-        return result
 
-    return run
+def verify_copy(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], plant: Plant | None
+) -> Result:
+    directory = Path(shutil.copytree(made, tmp_path / "copy"))
+    if plant:
+        database = plyvel.DB(str(directory / "db"))
+        plant(database)
+        database.close()
+    code = main(["verify", "--dir", str(directory)])
+    result = Result(code, *capsys.readouterr())
+    assert "Traceback" not in result.err
+    return result
 
 
 Verify = Callable[[Plant | None], Result]
@@ -97,14 +102,14 @@ def flip(data: bytes) -> bytes:
 def edit_header(**fields: Any) -> Callable[[bytes], bytes]:
     def edit(data: bytes) -> bytes:
         block = Block.decode(data)
-        return Block(block.header._replace(**fields), block.transactions).encode()
+        return block._replace(header=block.header._replace(**fields)).encode()
 
     return edit
 
 
 def edit_transactions(data: bytes) -> bytes:
     block = Block.decode(data)
-    return Block(block.header, block.transactions[::-1]).encode()
+    return block._replace(transactions=block.transactions[::-1]).encode()
 
 
 def edit_receipt(data: bytes) -> bytes:
@@ -205,6 +210,10 @@ FAULTS: Final[dict[str, tuple[Plant, str]]] = {
         change(at(b"b", BLOCKS), lambda data: b"\x05"),
         f"block {BLOCKS}: cannot be read",
     ),
+    "a block's evidence": (
+        change(at(b"b", 2), lambda data: Block.decode(data)._replace(evidence=(b"proof",)).encode()),
+        "block 2: evidence does not have the root in its header",
+    ),
     "a receipt": (change(at(b"r", 2), edit_receipt), "block 2: receipts do not have the root in its header"),
     "receipts cut short": (change(at(b"r", 2), lambda data: data[:-1]), "block 2: cannot be read"),
     "a sender": (change(at(b"r", 2), drop_sender), "block 2: receipts do not match its transactions"),
@@ -271,6 +280,100 @@ def test_a_fault_is_named(verify_with: Verify, name: str) -> None:
     assert result.code == Exit.DAMAGED
     assert told in result.err, result.err
     assert result.out == ""
+
+
+# --- epochs and certificates ---
+
+
+@pytest.fixture(scope="module")
+def epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three epochs of ten blocks: few blocks have a certificate, and the first epoch's last was proposed again."""
+    directory = tmp_path_factory.mktemp("epochs") / "node"
+    ledger = make_ledger(directory, epochBlocks=10)
+    for nonce in range(28):
+        executed, _ = ledger.build(make_plan(ledger), [sign(ALICE_KEY, nonce)])
+        height = nonce + 1
+        view = executed.header.view + 3 if height == 10 else None
+        certificate = make_certificate(executed, ledger.head.block.header, view=view)
+        ledger.commit(executed, certificate if height in (4, 10, 20, 25) else None)
+        ledger.publish(executed)
+    ledger.close()
+    return directory
+
+
+@pytest.fixture
+def verify_epochs(epochs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Verify:
+    return lambda plant: verify_copy(epochs, tmp_path, capsys, plant)
+
+
+def test_a_chain_of_several_epochs_with_few_certificates_passes(verify_epochs: Verify) -> None:
+    """Each block lies below a certificate of its epoch, but for those above the last."""
+    result = verify_epochs(None)
+    assert (result.code, result.err) == (0, "")
+    assert "ok: 29 blocks" in result.out
+
+
+def lose_certificate(height: int) -> Plant:
+    return lambda database: database.delete(at(b"c", height))
+
+
+def recertify(height: int, **fields: Any) -> Plant:
+    """A true signature under a statement with other fields."""
+
+    def plant(database: Any) -> None:
+        header = Block.decode(database.get(at(b"b", height))).header
+        statement = Statement(Kind.FINALIZE, header.epoch, header.view, header.view - 1, header.hash)
+        statement = statement._replace(**fields)
+        signature = sign_compact(development_key(0), statement.digest(header.genesis_hash))
+        database.put(at(b"c", height), Certificate(statement, ((0, signature),)).encode())
+
+    return plant
+
+
+def other_set(epoch: int) -> Plant:
+    member = Member(ALICE, public_key(ALICE_KEY))
+    return lambda database: database.put(at(b"v", epoch), EpochSet((member,)).encode())
+
+
+ANOTHER: Final = "its certificate finalizes another block"
+EPOCH_FAULTS: Final[dict[str, tuple[Plant, str]]] = {
+    "an epoch that ends without a certificate": (
+        lose_certificate(20),
+        "block 20: no certificate covers blocks 11 to 20",
+    ),
+    "the first epoch that ends without a certificate": (
+        lose_certificate(10),
+        "block 10: no certificate covers blocks 5 to 10",
+    ),
+    "a certificate of the epoch before": (recertify(25, epoch=1), f"block 25: {ANOTHER}"),
+    "a notarization": (recertify(25, kind=Kind.NOTARIZE), f"block 25: {ANOTHER}"),
+    "a later view in the middle of an epoch": (recertify(25, view=9, parent_view=8), f"block 25: {ANOTHER}"),
+    "a boundary proposed again over its parent": (
+        recertify(20, view=15, parent_view=9),
+        f"block 20: {ANOTHER}",
+    ),
+    "the set of the first epoch": (other_set(0), "block 0: the set of epoch 0 is not that of genesis"),
+    "a set": (other_set(1), "block 11: does not name the kept set of epoch 1"),
+    "a set that is named ahead": (other_set(1), "block 5: does not name the kept set of epoch 1 as the next"),
+    "a set whose certificates are others'": (
+        other_set(2),
+        "block 25: certificate: signature of validator 0 does not verify",
+    ),
+    "a missing set": (lambda database: database.delete(at(b"v", 1)), "the set of epoch 1 is not known"),
+    "a header of another epoch": (change(at(b"b", 12), edit_header(epoch=2)), "block 12: is of epoch 2"),
+}
+
+
+@pytest.mark.parametrize("name", EPOCH_FAULTS)
+def test_a_fault_of_epochs_is_named(verify_epochs: Verify, name: str) -> None:
+    plant, told = EPOCH_FAULTS[name]
+    result = verify_epochs(plant)
+    assert result.code == Exit.DAMAGED
+    assert told in result.err, result.err
+
+
+def test_blocks_above_the_last_certificate_wait_for_theirs(verify_epochs: Verify) -> None:
+    assert verify_epochs(lose_certificate(25)).code == 0
 
 
 def test_a_missing_block_is_damage(verify_with: Verify) -> None:
