@@ -30,6 +30,7 @@ from node.consensus.events import (
     Accuse,
     BlockBuilt,
     BlockFinal,
+    BlockUnplaced,
     BlockValidated,
     Broadcast,
     Build,
@@ -327,12 +328,14 @@ class Runner:
                 self._pool.drop(signed.transaction.hash)
         return BlockBuilt(executed.final.block)
 
-    async def _validate(self, block: Block) -> BlockValidated:
+    async def _validate(self, block: Block) -> Event:
         block_hash = block.header.hash
         try:
             transactions = await self._recover(block)
             await self._on_storage(self._ledger.execute, block, transactions)
-        except (InvalidBlock, UnknownParent, TooManyUnfinal) as fault:
+        except (UnknownParent, TooManyUnfinal):
+            return BlockUnplaced(block_hash)
+        except InvalidBlock as fault:
             log.warning("block %d 0x%s is refused: %s", block.header.height, block_hash.hex(), fault)
             return BlockValidated(block_hash, str(fault))
         return BlockValidated(block_hash, None)

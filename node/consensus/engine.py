@@ -35,6 +35,7 @@ from node.consensus.events import (
     BlockArrived,
     BlockBuilt,
     BlockFinal,
+    BlockUnplaced,
     BlockValidated,
     Broadcast,
     Build,
@@ -166,6 +167,8 @@ class Engine:
                 self._rounds[view].is_refused = True
             case BlockValidated(block_hash, fault):
                 self._on_validated(block_hash, fault)
+            case BlockUnplaced(block_hash):
+                self._unfinal.unplace(block_hash)
             case VoteSigned(vote):
                 self._on_own_vote(vote, now)
             case BlockArrived(block):

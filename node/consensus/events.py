@@ -109,6 +109,14 @@ class BlockValidated:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockUnplaced:
+    """A `Validate` came to nothing: the ledger does not have the parent, because its head moved meanwhile or it keeps
+    only so many blocks. Nothing is wrong with the block."""
+
+    block_hash: Hash
+
+
+@dataclass(frozen=True, slots=True)
 class VoteSigned:
     """A `Cast` is done: the vote is on the disk with all that it relies on."""
 
@@ -131,7 +139,17 @@ class BlockFinal:
     next_set: ValidatorSet | None
 
 
-Event = Tick | Received | BlockBuilt | BuildFailed | BlockValidated | VoteSigned | BlockArrived | BlockFinal
+Event = (
+    Tick
+    | Received
+    | BlockBuilt
+    | BuildFailed
+    | BlockValidated
+    | BlockUnplaced
+    | VoteSigned
+    | BlockArrived
+    | BlockFinal
+)
 
 
 # --- effects --------------------------------------------------------------------------------------------------------

@@ -55,6 +55,13 @@ class Unfinal:
         if block_hash in self._stages:
             self._stages[block_hash] = stage
 
+    def unplace(self, block_hash: Hash) -> None:
+        """The ledger could not execute the block because it lacks the parent; both have to be executed again."""
+        self.set_stage(block_hash, Stage.KNOWN)
+        block = self._blocks.get(block_hash)
+        if block is not None:
+            self.set_stage(block.header.parent_hash, Stage.KNOWN)
+
     def place(self, block_hash: Hash) -> Head | None:
         """The block as something to stand on: the head itself, or one that is here."""
         if block_hash == self.head.block_hash:
