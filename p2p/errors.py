@@ -115,15 +115,6 @@ class OtherGenesis(OtherChain):
         super().__init__(f"genesis differs: ours {hex_of(ours)}, theirs {hex_of(theirs)}")
 
 
-class OwnInstance(SessionEnded):
-    """The peer is this very process."""
-
-    reason = Reason.UNTRUSTED
-
-    def __init__(self) -> None:
-        super().__init__("the peer is our own node")
-
-
 class OtherPeer(SessionEnded):
     """Somebody else answered at the address of a peer."""
 

@@ -15,7 +15,6 @@ from p2p.errors import (
     OtherChainId,
     OtherGenesis,
     OtherVersion,
-    OwnInstance,
     PeerLeft,
     PeerSilent,
     PeerTooSlow,
@@ -154,8 +153,6 @@ class Session:
             raise OtherChainId(ours=ours.chain_id, theirs=theirs.chain_id)
         if theirs.genesis_hash != ours.genesis_hash:
             raise OtherGenesis(ours=ours.genesis_hash, theirs=theirs.genesis_hash)
-        if theirs.instance == ours.instance:
-            raise OwnInstance
         self.state = State.OPEN
         self._frames.bytes_max = FRAME_BYTES_MAX
         return theirs

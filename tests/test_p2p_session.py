@@ -10,7 +10,6 @@ from p2p.errors import (
     OtherChainId,
     OtherGenesis,
     OtherVersion,
-    OwnInstance,
     PeerLeft,
     PeerSilent,
     PeerTooSlow,
@@ -115,7 +114,6 @@ def test_messages_fed_byte_by_byte_come_whole() -> None:
             OtherGenesis,
             f"genesis differs: ours 0x{GENESIS_HASH.hex()}, theirs 0x{'67' * 32}",
         ),
-        (make_hello(1), OwnInstance, "the peer is our own node"),
     ],
 )
 def test_a_hello_of_another_world_is_refused(theirs: Hello, error: type[SessionEnded], text: str) -> None:
