@@ -1,7 +1,9 @@
 """`ctt devnet`: a network on this machine, with a street of homes living on it.
 
 Each validator is a process of its own, `ctt run`, as in a real network; its log and its genesis document are beside
-its data directory. The command starts them, says when they answer, and ends them together with itself.
+its data directory. The command starts them, says when they answer, and ends them together with itself. In a network of
+several a validator that ends is started again, unless its exit code says that this would not help: kill one and see the
+others go on.
 """
 
 import argparse
@@ -9,7 +11,9 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +34,15 @@ STOP_SECONDS_MAX: Final = 5.0
 GRACE_SECONDS: Final = 1.0
 ACCOUNT_SLOTS: Final = 1_024  # of each sender: a development network is there to be loaded
 CONNECTIONS_PER_ADDRESS: Final = 256  # all its clients are at one address
+# What a restart does not help.
+FINAL_CODES: Final = (
+    Exit.USAGE,
+    Exit.DAMAGED,
+    Exit.BROKEN,
+    Exit.STORAGE,
+    Exit.PERMISSION,
+    Exit.CONFIGURATION,
+)
 LOST: Final = (aiohttp.ClientError, RpcError, TimeoutError)  # what clients of a lost node see
 
 
@@ -96,11 +109,12 @@ async def _run(options: argparse.Namespace, document: bytes) -> int:
 async def _until_over(
     options: argparse.Namespace, validators: "list[Validator]", stopping: asyncio.Event
 ) -> None:
-    """Until the time is over, a signal, or the end of a validator, which is a Failure."""
-    watched = [asyncio.create_task(validator.failed()) for validator in validators]
+    """Until the time is over, a signal, or a Failure: the end of a lone validator, or of all."""
+    is_alone = len(validators) == 1
+    watched = [asyncio.create_task(each.failed() if is_alone else each.keep_up()) for each in validators]
     stop = asyncio.create_task(stopping.wait())
     if options.demo:
-        watched.append(asyncio.create_task(_play(validators[0].url, as_json=options.json)))
+        watched.append(asyncio.create_task(_play([each.url for each in validators], as_json=options.json)))
     try:
         done, _ = await asyncio.wait(
             [*watched, stop], timeout=options.seconds, return_when=asyncio.FIRST_COMPLETED
@@ -113,17 +127,21 @@ async def _until_over(
         await asyncio.gather(*watched, stop, return_exceptions=True)
 
 
-async def _play(url: str, *, as_json: bool) -> None:
-    """The demonstration; when it loses the node it waits a moment, for the node's own word comes first."""
-    try:
-        await play(url, as_json=as_json)
-    except (ExceptionGroup, *LOST) as failure:
-        fault = _first(failure)
-        if not isinstance(fault, LOST):
-            raise fault from None
-        await asyncio.sleep(GRACE_SECONDS)
-        text = str(fault) or type(fault).__name__
-        raise Failure(Exit.UNAVAILABLE, f"the demonstration lost the node: {text}") from None
+async def _play(urls: list[str], *, as_json: bool) -> None:
+    """The demonstration. When it loses its node it waits a moment, for the node's own word comes first, and goes on
+    with the next. Raises: Failure when it has lost the only one."""
+    for url in cycle(urls):
+        try:
+            await play(url, as_json=as_json)
+        except (ExceptionGroup, *LOST) as failure:
+            fault = _first(failure)
+            if not isinstance(fault, LOST):
+                raise fault from None
+            await asyncio.sleep(GRACE_SECONDS)
+            text = f"the demonstration lost the node: {str(fault) or type(fault).__name__}"
+            if len(urls) == 1:
+                raise Failure(Exit.UNAVAILABLE, text) from None
+            print(f"ctt: {text}; it goes on with the next", file=sys.stderr, flush=True)
 
 
 def _first(fault: Exception) -> Exception:
@@ -142,10 +160,11 @@ def _say_ready(validators: "list[Validator]", *, as_json: bool) -> None:
 class Validator:
     """A `ctt run` process of this network."""
 
-    def __init__(self, directory: Path, url: str, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, directory: Path, url: str, arguments: Sequence[str]) -> None:
         self.directory = directory
         self.url = url
-        self._process = process
+        self._arguments = arguments
+        self._process: asyncio.subprocess.Process | None = None
 
     @classmethod
     async def start(cls, directory: Path, document: bytes, index: int, rpc_port: int) -> "Validator":
@@ -155,29 +174,46 @@ class Validator:
             initialise(directory, document, development_key(index))
         genesis = directory.parent / f"{directory.name}.genesis.json"
         genesis.write_bytes(document)
-        with _log_file(directory).open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "node.cli.main", "run", "--dir", str(directory)),
-                *(
-                    "--genesis",
-                    str(genesis),
-                    "--rpc-port",
-                    str(rpc_port),
-                    "--account-slots",
-                    str(ACCOUNT_SLOTS),
-                ),
-                *("--rpc-connections-per-address", str(CONNECTIONS_PER_ADDRESS)),
+        arguments = (
+            *("--dir", str(directory), "--genesis", str(genesis), "--rpc-port", str(rpc_port)),
+            *("--account-slots", str(ACCOUNT_SLOTS)),
+            *("--rpc-connections-per-address", str(CONNECTIONS_PER_ADDRESS)),
+        )
+        validator = cls(directory, f"http://127.0.0.1:{rpc_port}", arguments)
+        await validator.spawn()
+        return validator
+
+    async def spawn(self) -> None:
+        """Starts the process (again)."""
+        with _log_file(self.directory).open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "node.cli.main", "run", *self._arguments),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C is ours to pass on
             )
-        return cls(directory, f"http://127.0.0.1:{rpc_port}", process)
+
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        if self._process is None:
+            raise AssertionError(f"{self.directory.name} was never started")
+        return self._process
+
+    async def keep_up(self) -> None:
+        """Starts the process again whenever it ends, but for a reason that would end it again."""
+        while True:
+            code = await self.process.wait()
+            print(f"ctt: {self._failure()}", file=sys.stderr, flush=True)
+            if code in FINAL_CODES:
+                await asyncio.Event().wait()
+            await asyncio.sleep(GRACE_SECONDS)
+            await self.spawn()
 
     async def wait_ready(self) -> None:
         """Until it answers. Raises: Failure when it ends or does not answer in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(READY_SECONDS_MAX), Client(self.url) as client:
-                while self._process.returncode is None:
+                while self.process.returncode is None:
                     with suppress(aiohttp.ClientError, RpcError):
                         await client.call("eth_blockNumber")
                         return
@@ -186,24 +222,24 @@ class Validator:
 
     async def failed(self) -> None:
         """Waits for the end of the process, which is always a Failure."""
-        await self._process.wait()
+        await self.process.wait()
         raise self._failure()
 
     async def stop(self) -> None:
         """Asks it to end, and makes it end after a while."""
-        if self._process.returncode is not None:
+        if self.process.returncode is not None:
             return
-        self._process.terminate()
+        self.process.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), STOP_SECONDS_MAX)
+            await asyncio.wait_for(self.process.wait(), STOP_SECONDS_MAX)
         except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            self.process.kill()
+            await self.process.wait()
 
     def _failure(self) -> Failure:
         lines = _log_file(self.directory).read_text(errors="replace").splitlines()
         last = lines[-1] if lines else "no word in its log"
-        code = self._process.returncode
+        code = self.process.returncode
         end = (
             "does not answer"
             if code is None
