@@ -71,7 +71,7 @@ class Node:
     seat: int  # of the validator whose key it holds
     directory: Path
     client: Client
-    process: asyncio.subprocess.Process | None = None
+    process: "subprocess.Popen[bytes] | None" = None
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ class Node:
 
     @property
     def is_running(self) -> bool:
-        return self.process is not None and self.process.returncode is None
+        return self.process is not None and self.process.poll() is None
 
 
 @cache
@@ -128,9 +128,10 @@ class Harness:
         if self._watching:
             self._watching.cancel()
             await asyncio.wait((self._watching,))
-        for node in self.nodes:
-            await self._kill(node)
-        await self._stack.aclose()
+        try:
+            await self.kill()
+        finally:
+            await self._stack.aclose()
 
     # Processes
 
@@ -143,16 +144,15 @@ class Harness:
     async def launch(self, *nodes: int) -> None:
         """Starts them and leaves open what becomes of them."""
         for node in self._choose(nodes):
-            await self._spawn(node)
+            self._spawn(node)
 
     async def kill(self, *nodes: int) -> None:
         """SIGKILL, to all at once."""
-        chosen = self._choose(nodes)
+        chosen = [node for node in self._choose(nodes) if node.is_running]
         for node in chosen:
-            if node.process and node.is_running:
-                node.process.kill()
+            self._signal(node.place, signal.SIGKILL)
         for node in chosen:
-            await self._kill(node)
+            await self.wait_ended(node.place)
 
     async def terminate(self, node: int) -> Ended:
         """SIGTERM."""
@@ -160,11 +160,12 @@ class Harness:
         return await self.wait_ended(node)
 
     async def wait_ended(self, node: int) -> Ended:
-        process = self.nodes[node].process
-        assert process is not None, "it was never started"
+        """AssertionError when it goes on for more than STOP_SECONDS_MAX."""
+        process = self._process(node)
         start = time.monotonic()
-        async with asyncio.timeout(STOP_SECONDS_MAX):
-            code = await process.wait()
+        while (code := process.poll()) is None:
+            assert time.monotonic() - start < STOP_SECONDS_MAX, f"{self.nodes[node].name} does not end"
+            await asyncio.sleep(POLL_SECONDS / 5)
         return Ended(code, time.monotonic() - start)
 
     def pause(self, node: int) -> None:
@@ -175,9 +176,7 @@ class Harness:
         self._signal(node, signal.SIGCONT)
 
     def pid(self, node: int) -> int:
-        process = self.nodes[node].process
-        assert process is not None, "it was never started"
-        return process.pid
+        return self._process(node).pid
 
     def log(self, node: int) -> str:
         file = self.nodes[node].log_file
@@ -228,7 +227,7 @@ class Harness:
 
     async def add_twin(self, node: int) -> int:
         """A second node with this one's data directory and so its keys; gives its number. It is not started."""
-        twin = await self._add_node(self.nodes[node].seat, f"{self.nodes[node].name}-twin")
+        twin = await self._add_node(self.nodes[node].seat, f"{self.nodes[node].name}-twin-{len(self.nodes)}")
         self.copy_data(node, twin.directory)
         return twin.place
 
@@ -302,36 +301,38 @@ class Harness:
         assert not self.nodes[node].is_running, f"{self.nodes[node].name} is running"
         return self.nodes[node]
 
-    def _signal(self, node: int, number: int) -> None:
+    def _process(self, node: int) -> "subprocess.Popen[bytes]":
         process = self.nodes[node].process
-        assert process is not None, "it was never started"
-        process.send_signal(number)
+        assert process is not None, f"{self.nodes[node].name} was never started"
+        return process
 
-    async def _spawn(self, node: Node) -> None:
+    def _signal(self, node: int, number: int) -> None:
+        self._process(node).send_signal(number)
+
+    def _spawn(self, node: Node) -> None:
         assert not node.is_running, f"{node.name} is running"
         variant = VARIANTS[node.place % len(VARIANTS)]
         command = [sys.executable, *variant.flags, *COMMAND, "run", "--dir", str(node.directory)]
+        environment = {
+            "PYTHONPATH": str(GENESIS.parent),
+            "PYTHONHASHSEED": str(node.place + 1),
+            "TZ": variant.time_zone,
+            "LANG": variant.language,
+            "LC_ALL": variant.language,
+        }
         with node.log_file.open("ab") as log:
-            node.process = await asyncio.create_subprocess_exec(
-                *self.wiring.command(node.place, *command, *FLAGS, *self._addresses(node)),
+            node.process = subprocess.Popen(
+                self.wiring.command(node.place, *command, *FLAGS, *self._addresses(node)),
                 stdout=log,
                 stderr=log,
                 cwd=GENESIS.parent,
-                env=os.environ
-                | {
-                    "PYTHONPATH": str(GENESIS.parent),
-                    "PYTHONHASHSEED": str(node.place + 1),
-                    "TZ": variant.time_zone,
-                    "LANG": variant.language,
-                    "LC_ALL": variant.language,
-                },
+                env=os.environ | environment,
             )
 
     def _addresses(self, node: Node) -> list[str]:
         arguments = ["--rpc-port", str(self.wiring.rpc_port(node.place))]
-        if self.validators > 1:
-            host, port = self.wiring.listens_at(node.place)
-            arguments += ["--p2p-host", host, "--p2p-port", str(port)]
+        host, port = self.wiring.listens_at(node.place)
+        arguments += ["--p2p-host", host, "--p2p-port", str(port)]
         for seat in range(self.validators):
             if seat != node.seat:
                 arguments += [
@@ -348,13 +349,6 @@ class Harness:
                 f"{node.name} does not answer: {self.log(node.place)[-2_000:]}"
             )
             await asyncio.sleep(POLL_SECONDS)
-
-    async def _kill(self, node: Node) -> None:
-        if node.process is None:
-            return
-        with suppress(ProcessLookupError):
-            node.process.kill()
-        await node.process.wait()
 
     async def _height(self, node: Node) -> int | None:
         if not node.is_running:

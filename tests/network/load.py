@@ -20,32 +20,34 @@ class Load:
         self.accepted = 0
         self.refused = 0
         self._clients = clients
+        self._chain_id = 0
         self._keys = [bench_key("network", "sender", number) for number in range(len(clients))]
         self._interval = len(clients) / per_second
 
     async def prepare(self) -> None:
         """Gives the senders their money. Raises: one of LOST."""
         client = self._clients[0]
-        chain_id = int(await client.call("eth_chainId"), 16)
-        treasurer = Wallet(client, TREASURER_KEY, chain_id)
+        self._chain_id = int(await client.call("eth_chainId"), 16)
+        treasurer = Wallet(client, TREASURER_KEY, self._chain_id)
         for key in self._keys:
-            await client.receipt(await treasurer.send_raw(Wallet(client, key, chain_id).address, BUDGET_WEI))
+            await client.receipt(
+                await treasurer.send_raw(Wallet(client, key, self._chain_id).address, BUDGET_WEI)
+            )
 
     async def run(self) -> None:
-        """Until it is cancelled."""
-        chain_id = int(await self._clients[0].call("eth_chainId"), 16)
+        """Until it is cancelled; after `prepare`."""
         async with asyncio.TaskGroup() as tasks:
             for client, key in zip(self._clients, self._keys, strict=True):
-                tasks.create_task(self._send(client, key, chain_id))
+                tasks.create_task(self._send(client, key))
 
-    async def _send(self, client: Client, key: bytes, chain_id: int) -> None:
-        wallet = Wallet(client, key, chain_id)
+    async def _send(self, client: Client, key: bytes) -> None:
+        wallet = Wallet(client, key, self._chain_id)
         while True:
             try:
                 await wallet.send_raw(wallet.address, 0)
             except LOST:
                 self.refused += 1
-                wallet = Wallet(client, key, chain_id)  # which asks for its nonce again
+                wallet = Wallet(client, key, self._chain_id)  # which asks for its nonce again
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
                 self.accepted += 1

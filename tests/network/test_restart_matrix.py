@@ -13,7 +13,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ import pytest
 
 from node.exits import Exit
 from tests.network import memory_limit
+from tests.network.chronicle import LOST
 from tests.network.harness import Harness, network_runs
 from tests.network.load import Load
 from tests.network.memory_limit import MemoryLimit
@@ -43,6 +44,8 @@ ALL_BACK_SECONDS_MAX: Final = 10.0  # P4, all at once, their start included
 STOP_SECONDS_MAX: Final = 5.0
 SYNC_SECONDS_MAX: Final = 30.0  # for a node that begins at block 0
 STANDSTILL_SECONDS: Final = 5.0
+STARVE_SECONDS_MAX: Final = 30.0
+UNDER_WAY_MAX: Final = 2  # blocks that were nearly final when their quorum went
 SAYS_NO_VOTE: Final = re.compile(r"not vot|no vote|journal", re.IGNORECASE)
 
 
@@ -67,7 +70,8 @@ async def four_nodes(directory: Path, *, more_places: int = 0) -> AsyncIterator[
             compared = await network.one_chain()
         finally:
             sending.cancel()
-            await asyncio.wait((sending,))
+            with suppress(asyncio.CancelledError):
+                await sending
         print(f"{compared} blocks compared, {load.accepted} transactions accepted, {load.refused} refused")
         assert load.accepted > 0
 
@@ -79,12 +83,12 @@ async def recover(network: Harness, *nodes: int, seconds_max: float = BACK_SECON
 
 
 async def check_standstill(network: Harness, *nodes: int) -> None:
-    """No quorum, no block: at most one that was nearly final already."""
+    """No quorum, no block."""
     before = await network.heights()
     await asyncio.sleep(STANDSTILL_SECONDS)
     after = await network.heights()
     for node in nodes:
-        assert (after[node] or 0) <= (before[node] or 0) + 1, (before, after)
+        assert (after[node] or 0) <= (before[node] or 0) + UNDER_WAY_MAX, (before, after)
 
 
 def others(*nodes: int) -> list[int]:
@@ -195,8 +199,11 @@ async def test_r9_a_node_is_killed_for_want_of_memory(tmp_path: Path) -> None:
     async with four_nodes(tmp_path) as network:
         with MemoryLimit() as limit:
             limit.starve(network.pid(2))
-            ended = await network.wait_ended(2)
-        assert ended.code == -signal.SIGKILL
+            async with asyncio.timeout(STARVE_SECONDS_MAX):
+                while network.nodes[2].is_running:
+                    with suppress(*LOST):  # a large request needs memory that there is not
+                        await network.nodes[2].client.call("web3_sha3", "0x" + "00" * 400_000)
+            assert (await network.wait_ended(2)).code == -signal.SIGKILL
 
         await recover(network, *others(2))
         await network.start(2)
