@@ -371,9 +371,8 @@ class Sync:
                 self._applying = None
                 self._trim()
             case ApplyFailed():
-                # No peer is to blame: the blocks are what a quorum finalized.
+                # No peer is to blame: the blocks are what a quorum finalized. They are asked for again.
                 self._applying = None
-                self._ranges = []
                 self._paused_until_ms = now_ms + REFUSAL_MS
             case _:
                 assert_never(event)
@@ -478,7 +477,8 @@ class Sync:
         if isinstance(request.ask, GetBlock):
             raise AssertionError("blocks for a request of one")
         blocks, first, count = reply.blocks, request.ask.from_height, request.ask.count
-        if not 1 <= len(blocks) <= count:
+        # To end with a certificate, a peer may go further than it was asked to.
+        if not 1 <= len(blocks) <= (count if reply.certificate is None else RANGE_BLOCKS_MAX):
             raise LightRejected(f"sent {len(blocks)} blocks of {count} that it claims to have from {first}")
         if blocks[0].header.height != first:
             raise LightRejected(f"sent blocks from {blocks[0].header.height}, asked for from {first}")
@@ -507,10 +507,12 @@ class Sync:
         wanted.size += sum(map(_size, fresh))
         if reply.certificate is not None:
             wanted.certificate = reply.certificate
+            at = 1 + next(i for i, each in enumerate(self._ranges) if each is wanted)
+            below, above = self._ranges[:at], self._ranges[at:]
             if not wanted.is_complete:
-                at = next(i for i, each in enumerate(self._ranges) if each is wanted)
-                self._ranges.insert(at + 1, _Range(wanted.next, wanted.last))
-                wanted.last = wanted.next - 1
+                above.insert(0, _Range(wanted.next, wanted.last))
+            wanted.last = wanted.next - 1
+            self._ranges = below + _from(above, wanted.next)
         elif self._buffered_bytes() > UNPROVEN_BYTES_MAX:
             self._give_up_unproven(now_ms)
 
@@ -531,11 +533,7 @@ class Sync:
 
     def _trim(self) -> None:
         """What is final or being applied is not asked for. Answers that are on their way will be of no use."""
-        first = self._next_height
-        self._ranges = [each for each in self._ranges if each.last >= first]
-        for each in self._ranges:
-            if each.first < first:
-                each.cut(first)
+        self._ranges = _from(self._ranges, self._next_height)
 
     @property
     def _next_height(self) -> int:
@@ -784,6 +782,15 @@ class Sync:
         elif self._progress is not None:
             self._progress = None
             self._effects.append(Progress(Height(height), self.target(now_ms)))
+
+
+def _from(ranges: list[_Range], first: int) -> list[_Range]:
+    """What of the ranges is not below this height."""
+    kept = [each for each in ranges if each.last >= first]
+    for each in kept:
+        if each.first < first:
+            each.cut(first)
+    return kept
 
 
 def _cut_up(first: int, last: int) -> list[_Range]:

@@ -80,6 +80,7 @@ def test_an_earlier_epoch_stays_known() -> None:
 
     client.accept(CHAIN.header(5), CHAIN.certificate(5))
     client.accept(CHAIN.header(25), CHAIN.certificate(30), CHAIN.headers(26, 30))
+    client.accept(CHAIN.header(12), CHAIN.certificate(12))
 
     assert client.highest == (30, CHAIN.header(30).hash)
 
@@ -232,6 +233,7 @@ def test_two_final_blocks_at_one_height_are_told_apart() -> None:
         with pytest.raises(LightRejected, match="block 8 is .* final here is .* faulty"):
             client.accept(FORK.header(height), FORK.certificate(height))
     client.advance(CHAIN.header(10), CHAIN.certificate(10), OLD.members)
+    client.accept(CHAIN.header(15), CHAIN.certificate(15))
     for height in (10, 11):
         with pytest.raises(LightRejected, match="block 10 is .* final here is"):
             client.accept(FORK.header(height), FORK.certificate(height))

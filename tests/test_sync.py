@@ -251,6 +251,77 @@ def test_a_proven_range_shows_who_lied_below() -> None:
     assert talk.asked["b"] == GetBlocks(talk.asked["b"].request, Height(1), 128)
 
 
+def test_parts_that_do_not_belong_together_are_a_lie() -> None:
+    for certificate in (certificate_of(60), None):
+        talk = Talk(a=100)
+        talk.answer("a", tuple(FORK.blocks[1:41]))
+
+        talk.answer("a", blocks_of(41, 60), certificate)
+
+        assert "block 41 stands on" in talk.blamed[0].reason
+        assert talk.asked["a"].from_height == 1  # type: ignore[union-attr]
+
+
+def test_parts_survive_a_silence_of_their_peer() -> None:
+    talk = Talk(a=100)
+    talk.answer("a", blocks_of(1, 40))
+
+    assert asks(talk.wait(ANSWER_MS)) == [("a", 41, 60)]
+
+
+def test_a_peer_may_go_on_to_the_next_certificate() -> None:
+    """Beyond what it was asked for, into the range above."""
+    talk = Talk(a=160)
+    talk.answer("a", blocks_of(1, 100), certificate_of(100))
+    assert (talk.asked["a"].from_height, talk.asked["a"].count) == (101, 28)  # type: ignore[union-attr]
+
+    effects = talk.answer("a", blocks_of(101, 150), certificate_of(150))
+    talk.finish()
+
+    assert asks(effects) == [("a", 151, 10)]
+    assert talk.applied[1].blocks == blocks_of(101, 150)
+    assert talk.blamed == []
+
+
+@pytest.mark.parametrize(("fast", "slow"), ["ab", "ba"])
+def test_the_lowest_range_goes_to_the_fastest_peer(fast: str, slow: str) -> None:
+    talk = Talk(a=700, b=700)
+    talk.now_ms += 100
+    talk.serve(fast)
+    talk.serve(fast)
+    talk.now_ms += 900
+    talk.serve(slow)
+
+    while talk.sync._applying is not None:  # to the end of the epoch; then both are free
+        talk.finish()
+
+    assert talk.asked[fast].from_height == 301  # type: ignore[union-attr]
+    assert talk.asked[slow].from_height == 429  # type: ignore[union-attr]
+
+
+def test_one_apply_at_a_time_and_each_on_the_head() -> None:
+    talk = Talk(a=250, b=250)
+    talk.serve("b")
+    talk.serve("a")
+    for height in range(1, 129):
+        talk.tell(final(height))
+    assert len(talk.applied) == 1
+
+    talk.tell(Applied())
+    assert len(talk.applied) == 2
+
+
+def test_blocks_that_are_not_final_when_they_were_applied_are_asked_for_again() -> None:
+    talk = Talk(a=250, b=250)
+    talk.serve("b")
+    talk.serve("a")
+
+    effects = talk.tell(Applied())
+
+    assert len(talk.applied) == 1
+    assert asks(effects)[0][1:] == (1, 128)
+
+
 def test_what_consensus_finalized_meanwhile_is_cut_off() -> None:
     talk = Talk(a=100)
     for height in range(1, 41):
@@ -297,7 +368,8 @@ TAMPERED = (*blocks_of(1, 4), CHAIN.blocks[5]._replace(transactions=(b"other",))
     ("blocks", "certificate", "text"),
     [
         ((), None, "sent 0 blocks of 100 that it claims to have from 1"),
-        (blocks_of(1, 101), certificate_of(101), "sent 101 blocks of 100"),
+        (blocks_of(1, 101), None, "sent 101 blocks of 100"),
+        (blocks_of(1, 129), certificate_of(129), "sent 129 blocks of 100"),
         (blocks_of(2, 50), certificate_of(50), "sent blocks from 2, asked for from 1"),
         (blocks_of(1, 50), forged(50), "has 2 signatures of 3 needed"),
         (blocks_of(1, 50), certificate_of(51), "certificate of block"),
@@ -369,6 +441,18 @@ def test_who_lies_three_times_rests_for_a_minute() -> None:
     assert asks(talk.wait(1)) == [("a", 1, 100)]
 
 
+def test_who_rests_keeps_no_range() -> None:
+    talk = Talk(a=100)
+    talk.answer("a", blocks_of(1, 40))
+    talk.connect("b", 100)
+    asked = []
+    for claim in (50, 100, 40, 100, 30):
+        asked += asks(talk.tell(PeerStatus("a", status_of(claim))))
+
+    assert len(talk.blamed) == 3
+    assert asked == [("b", 1, 100)]
+
+
 def test_silence_gives_the_range_to_the_next_and_asks_for_less() -> None:
     talk = Talk(a=100, b=100)
 
@@ -389,6 +473,16 @@ def test_a_late_answer_is_of_use() -> None:
 
     assert talk.applied[0].blocks == blocks_of(1, 100)
     assert talk.serve("b") == []
+
+
+def test_an_answer_after_ten_seconds_is_of_no_use() -> None:
+    talk = Talk(a=100)
+    late = talk.asked["a"].request
+    talk.tell(PeerConnected("b", None))
+    talk.wait(10_000)
+
+    assert talk.tell(Replied("a", BlocksReply(late, blocks_of(1, 100), certificate_of(100)))) == []
+    assert talk.applied == []
 
 
 def test_a_late_answer_without_proof_takes_nothing_from_another() -> None:
@@ -552,6 +646,16 @@ def test_large_blocks_are_not_asked_ahead_beyond_the_buffer() -> None:
     assert BUFFER_BYTES_MAX // 2 < received < BUFFER_BYTES_MAX
 
 
+def test_a_full_buffer_does_not_stop_the_lowest_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.sync.BUFFER_BYTES_MAX", 3 * 2**21)
+    talk = Talk(a=300, b=300)
+    assert {each.from_height for each in talk.asked.values() if isinstance(each, GetBlocks)} == {1, 129}
+    monkeypatch.setattr("node.sync.BUFFER_BYTES_MAX", 0)
+
+    assert asks(talk.serve("b")) == []
+    assert asks(talk.answer("a", blocks_of(1, 10))) == [("a", 11, 118)]
+
+
 def test_blocks_that_nothing_proves_are_given_up_before_they_fill_the_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -624,6 +728,14 @@ def test_who_does_not_have_the_block_or_is_slow_is_not_waited_for() -> None:
     assert talk.blamed == []
 
 
+def test_three_peers_at_once_are_asked_for_a_block() -> None:
+    talk = make_want_talk()
+    asked = talk.tell(want(11, 2, 3)) + talk.wait(1_900)
+
+    assert len(asked) == 3
+    assert len({each.peer for each in asked if isinstance(each, Ask)}) == 3
+
+
 def test_a_block_that_all_lack_is_asked_for_when_it_is_wanted_again() -> None:
     talk = Talk(10, a=10)
     (ask,) = talk.tell(want(11))
@@ -641,6 +753,7 @@ def test_only_so_many_blocks_are_wanted_and_none_for_ever() -> None:
     talk = Talk(10, a=10)
     for height in range(11, 11 + 2 * WANTS_MAX):
         talk.tell(want(height))
+        assert len(talk.sync._wants) <= WANTS_MAX
     talk.now_ms += 60_000
     talk.tell(Tick())
 
@@ -660,6 +773,22 @@ def test_the_target_is_what_more_validators_claim_than_may_be_faulty() -> None:
 
     assert talk.sync.target(talk.now_ms) == 40
     assert talk.sync.is_syncing(talk.now_ms)
+
+
+def test_who_rests_makes_nothing_plausible() -> None:
+    talk = Talk(10)
+    for place in range(3):
+        talk.tell(PeerConnected(f"v{place}", FIRST.members.members[place].address))
+    for claim in (300, 299, 300, 298, 300, 297):
+        talk.tell(PeerStatus("v0", status_of(claim)))
+    talk.tell(PeerStatus("v1", status_of(20)))
+    talk.tell(PeerStatus("v2", status_of(12)))
+    assert talk.sync.target(talk.now_ms) == 12
+
+    talk.tell(final(11))
+    talk.tell(final(10))
+    assert talk.sync.step(PeerStatus("v2", status_of(11)), talk.now_ms) != []
+    assert talk.sync.target(talk.now_ms) >= 11
 
 
 def test_progress_is_told_each_second_and_at_the_end() -> None:
@@ -728,6 +857,18 @@ class Naive(Honest):
         return BlocksReply(
             ask.request, blocks_of(ask.from_height, last), certificate_of(last) if is_certified else None
         )
+
+
+class Reaching(Honest):
+    """Goes on to the next certified block if there is none among those asked for."""
+
+    def blocks(self, ask: GetBlocks, tip: int) -> BlocksReply | Refused | None:
+        reply = super().blocks(ask, tip)
+        if not isinstance(reply, BlocksReply) or reply.certificate is not None:
+            return reply
+        last = ask.from_height + ask.count - 1
+        last += -last % CERTIFIED_APART
+        return BlocksReply(ask.request, blocks_of(ask.from_height, last), certificate_of(last))
 
 
 class Silent(Honest):
@@ -813,7 +954,7 @@ class Wavering(Honest):
         return super().blocks(ask, tip) if self.chance.random() < 0.5 else self.other.blocks(ask, tip)
 
 
-GOOD: tuple[type[Honest], ...] = (Honest, Lossy, Naive)
+GOOD: tuple[type[Honest], ...] = (Honest, Lossy, Naive, Reaching)
 BAD: tuple[type[Honest], ...] = (
     *(Slow, Silent, Refusing, Empty, Dripping, Boasting, Forging, Tampering, Confusing, Wavering),
 )
@@ -828,8 +969,7 @@ class Net:
         self.sync = make_sync(head)
         self.start_tip, self.end, self.head = tip, end, head
         self.now_ms = START_MS
-        self.asked: dict[object, int] = {}  # ranges that a peer was asked for in the last two seconds
-        self.applies = 0
+        self.is_applying = False
         self.blamed: list[object] = []
         self._numbers = count()
         self._queue: list[tuple[int, int, Callable[[], Event | None]]] = []
@@ -902,7 +1042,8 @@ class Net:
         last = self.head + len(effect.blocks)
         assert effect.blocks == blocks_of(self.head + 1, last)
         assert effect.certificate == certificate_of(last)
-        self.applies += 1
+        assert not self.is_applying
+        self.is_applying = True
         self._commit(last)
 
     def _commit(self, last: int) -> None:
@@ -910,6 +1051,7 @@ class Net:
 
         def make_event() -> Event:
             if self.head == last:
+                self.is_applying = False
                 return Applied()
             self.head += 1
             self._commit(last)
