@@ -94,7 +94,11 @@ Delivered = Consensus | Request | Reply | Transactions
 
 
 class Handler(Protocol):
-    """The node, as the network needs it. Called on the event loop; for each peer in the order of its messages."""
+    """The node, as the network needs it. Called on the event loop, for each peer in the order of its messages.
+
+    Between `on_connected` and `on_disconnected` of a peer there is one session with it. `on_disconnected` may be called
+    from within `send` and `broadcast`, which end the session of a peer that is too slow.
+    """
 
     def on_connected(self, peer: PeerInfo) -> None: ...
 
@@ -154,8 +158,8 @@ class _Link:
         self.address = address
         self.outbound = outbound
         self.info: PeerInfo | None = None
-        self.opened_ms: int | None = None
-        self.instance: int | None = None  # of the peer's process
+        self.opened_ms = 0
+        self.instance: int | None = None  # of the peer's process, once it has said hello
         self.writing: asyncio.Task[None] | None = None
         self.fault: SessionEnded | None = None
         self.has_more = asyncio.Event()
@@ -350,22 +354,22 @@ class Network:
                 self._report(wanted or address.host, address, fault)
             else:
                 await self._part(link, link.fault or fault)
-        return 0 if link is None or link.opened_ms is None else self._now_ms() - link.opened_ms
+        return 0 if link is None or link.instance is None else self._now_ms() - link.opened_ms
 
     async def _meet(
         self, streams: Streams, address: Endpoint, deadline: asyncio.Timeout, *, outbound: bool
     ) -> _Link:
-        """After TLS: who it is. Raises: UntrustedPeer, PeerLeft."""
+        """After TLS: who it is. Raises: UntrustedPeer, PeerLeft, OSError."""
         _, writer = streams
         try:
             connection = writer.get_extra_info("ssl_object")
             if connection is None:
                 raise PeerLeft
             peer = self._identity.identify(connection)
-        except (UntrustedPeer, PeerLeft):
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except (UntrustedPeer, PeerLeft, OSError):
             writer.transport.abort()
             raise
-        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         writer.transport.set_write_buffer_limits(high=BUFFER_BYTES)
         session = Session(self._hello(), self._now_ms(), self._settings.limits)
         return _Link(streams, peer, session, address, deadline, outbound=outbound)
@@ -443,8 +447,8 @@ class Network:
         """Of two sessions with a peer the newer is kept: who dials again has lost the older. Only when both sides dial
         at once, which a handshake's time shows, each must keep the same one: the one that the lesser name dialled."""
         is_restarted = instance != older.instance
-        is_old = older.info and self._now_ms() - older.info.since_ms >= self._settings.handshake_ms
-        if is_restarted or is_old or older.outbound == newer.outbound:
+        is_settled = self._now_ms() - older.opened_ms >= self._settings.handshake_ms
+        if is_restarted or is_settled or older.outbound == newer.outbound:
             return True
         return newer.outbound == (self._own_name < newer.peer.name)
 
@@ -521,6 +525,8 @@ def describe(fault: Exception) -> str:
     match fault:
         case ssl.SSLError(reason=reason) if reason in NOT_TLS:
             return f"not our protocol: {reason}"
+        case ssl.SSLEOFError():
+            return "the connection broke"
         case ssl.SSLError(reason=reason):
             return f"handshake authentication failed: {reason}"
         case OSError(strerror=str() as text):

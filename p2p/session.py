@@ -225,8 +225,3 @@ class Session:
     def pause_ms(self, now_ms: int) -> int:
         """How long not to read from the peer, for what it has sent so far."""
         return self._bytes.wait_ms(now_ms)
-
-    @property
-    def transactions_dropped(self) -> int:
-        """Messages of transactions that this peer did not take in time."""
-        return self._outbox.dropped

@@ -1,21 +1,23 @@
 """Real networks over loopback TLS: who stays connected, in which order messages come, and what hostile peers reach."""
 
 import asyncio
+import errno
 import logging
 import re
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import pytest
 
 from ctt_state.units import Address, Hash, Height
 from node.cli.authority import Authority, create_authority
-from p2p.errors import Reason
+from p2p.errors import PeerLeft, Reason
 from p2p.framing import FrameReader, encode_frame
 from p2p.identity import REVOKED_FILE, Identity, load_identity, show_serial
 from p2p.messages import (
@@ -27,11 +29,22 @@ from p2p.messages import (
     Message,
     Ping,
     ProposalMessage,
+    Transactions,
     VoteMessage,
     decode_message,
     encode_message,
 )
-from p2p.network import DEFAULT_SETTINGS, Chain, Delivered, Endpoint, Network, PeerId, PeerInfo, Settings
+from p2p.network import (
+    DEFAULT_SETTINGS,
+    Chain,
+    Delivered,
+    Endpoint,
+    Network,
+    PeerId,
+    PeerInfo,
+    Settings,
+    describe,
+)
 from p2p.session import Limits
 from tests.p2p_world import BLOCK_HASH, GENESIS_HASH, make_block, make_hello, make_vote
 
@@ -381,6 +394,74 @@ async def test_both_dialling_at_once_end_with_one_session(identities: Identities
         assert len(node.recorder.disconnected) == len(node.recorder.connected)
 
 
+@asynccontextmanager
+async def dialled(
+    identity: Identity, node_of: Callable[[Endpoint], Node]
+) -> AsyncIterator[tuple[Node, Stranger]]:
+    """A node that runs, and the connection that it dialled."""
+    arrived: asyncio.Queue[Stranger] = asyncio.Queue()
+    server = await asyncio.start_server(
+        lambda reader, writer: arrived.put_nowait(Stranger(reader, writer)),
+        *LOCAL,
+        ssl=identity.server_context(),
+    )
+    async with server:
+        node = node_of(Endpoint(*server.sockets[0].getsockname()))
+        async with running(node), asyncio.timeout(SOON_S):
+            found = await arrived.get()
+            try:
+                yield node, found
+            finally:
+                await found.close()
+                while not arrived.empty():
+                    await arrived.get_nowait().close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("name", "is_newer_kept"), [("v1", True), ("v3", False)])
+async def test_of_two_sessions_dialled_at_once_both_sides_keep_the_one_of_the_lesser_name(
+    identities: Identities, name: str, is_newer_kept: bool
+) -> None:
+    """v2 dials the node, and then greets it where the node has dialled v2."""
+    async with (
+        dialled(identities["v2"], lambda endpoint: Node(identities[name], {"v2": [endpoint]})) as (
+            node,
+            newer,
+        ),
+        stranger(node, identities["v2"]) as older,
+    ):
+        await older.say(make_hello(instance=5))
+        await node.recorder.until(lambda: bool(node.network.peers()))
+        await newer.say(make_hello(instance=5))
+        loser, winner = (older, newer) if is_newer_kept else (newer, older)
+
+        assert (await loser.hear_all())[-1] == Goodbye(Reason.DUPLICATE)
+        (peer,) = node.network.peers()
+        assert peer.outbound is is_newer_kept
+        await winner.say(VoteMessage(make_vote()))
+        await node.recorder.until(lambda: bool(node.recorder.messages))
+
+
+@pytest.mark.asyncio
+async def test_who_dials_again_later_has_lost_the_older_session(identities: Identities) -> None:
+    """Whichever name is the lesser."""
+    settings = Settings(handshake_ms=500)
+    async with (
+        dialled(
+            identities["v2"], lambda endpoint: Node(identities["v1"], {"v2": [endpoint]}, settings=settings)
+        ) as (node, older),
+    ):
+        await older.say(make_hello(instance=5))
+        await node.recorder.until(lambda: bool(node.network.peers()))
+        await asyncio.sleep(0.6)
+        async with stranger(node, identities["v2"]) as newer:
+            await newer.say(make_hello(instance=5))
+            assert (await older.hear_all())[-1] == Goodbye(Reason.DUPLICATE)
+            (peer,) = node.network.peers()
+
+    assert not peer.outbound
+
+
 @pytest.mark.asyncio
 async def test_a_restarted_peer_replaces_its_older_session(identities: Identities) -> None:
     one = Node(identities["v1"])
@@ -605,6 +686,49 @@ async def test_a_peer_that_reads_nothing_is_too_slow(identities: Identities, lin
             one.network.send(PeerId("v2"), block)
             await asyncio.sleep(0.01)
         await one.recorder.until(lambda: ("v2", "peer too slow") in one.recorder.disconnected)
+
+
+@pytest.mark.asyncio
+async def test_a_peer_that_sends_too_much_is_read_later(identities: Identities) -> None:
+    one = Node(identities["v1"], settings=Settings(limits=Limits(bytes_per_second=1_000_000)))
+    async with running(one), stranger(one, identities["v2"]) as eager:
+        started_s = time.monotonic()
+        await eager.say(make_hello(), *[Transactions((b"r" * 100_000,))] * 20, VoteMessage(make_vote()))
+        await one.recorder.until(lambda: len(one.recorder.messages) == 21)
+
+    assert time.monotonic() - started_s > 0.4
+
+
+@pytest.mark.asyncio
+async def test_too_many_open_files_are_waited_out(
+    identities: Identities, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Node(identities["v1"])
+    loop = asyncio.get_running_loop()
+    accept, faults = loop.sock_accept, [OSError(errno.EMFILE, "Too many open files")] * 2
+
+    async def refuse_first(listener: socket.socket) -> tuple[socket.socket, Any]:
+        if faults:
+            raise faults.pop()
+        return await accept(listener)
+
+    monkeypatch.setattr(loop, "sock_accept", refuse_first)
+    async with witnessed(one, identities):
+        assert "cannot take a connection: Too many open files" in lines.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (ConnectionResetError("Connection lost"), "Connection lost"),
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), "the connection broke"),
+        (PeerLeft(), "it closed the connection"),
+        (ValueError("anything"), "anything"),
+    ],
+)
+def test_why_a_connection_ended_is_said(fault: Exception, text: str) -> None:
+    assert describe(fault) == text
 
 
 @pytest.mark.asyncio
