@@ -31,7 +31,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 run: $(RUNTIME)  ## a development network with a street of homes; RUN_ARGS="--no-demo" for more options
-	@exec $(BIN)/ctt devnet --validators 1 --dir data/devnet --rpc-port 8545 --p2p-port 30303 --demo $(RUN_ARGS)
+	@exec $(BIN)/ctt devnet --validators 4 --dir data/devnet --rpc-port 8545 --p2p-port 30303 --demo $(RUN_ARGS)
 
 test: $(DEVELOPMENT)  ## all tests; TEST_ARGS="-k shelf" for more options
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)

@@ -141,7 +141,7 @@ class Runner:
         self._clocks = clocks
         self._storage = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._inbox: deque[Event] = deque()
-        self._work: deque[StorageWork] = deque()
+        self._work: deque[StorageWork | None] = deque()
         self._news = asyncio.Event()  # in the inbox, of the storage task, or the wish to stop
         self._works = asyncio.Event()
         self._evidence: dict[bytes, Evidence] = {}
@@ -191,6 +191,8 @@ class Runner:
         storage.add_done_callback(lambda _: self._news.set())
         try:
             await self._run_engine(storage)
+            self._give(None)
+            await storage
         except DiskSilent:
             is_answering = False
             raise
@@ -258,14 +260,18 @@ class Runner:
 
     # --- the storage's task ---------------------------------------------------------------------------------------
 
-    def _give(self, work: StorageWork) -> None:
+    def _give(self, work: StorageWork | None) -> None:
+        """None ends the task, after what came before."""
         self._work.append(work)
         self._works.set()
 
     async def _run_storage(self) -> None:
         while True:
             while self._work:
-                await self._do(self._work.popleft())
+                work = self._work.popleft()
+                if work is None:
+                    return
+                await self._do(work)
             self._works.clear()
             await self._works.wait()
 

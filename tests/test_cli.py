@@ -298,7 +298,7 @@ def test_init_makes_a_database_and_the_key_of_the_development_validator(ctt: Ctt
     result = ctt("init", "--dir", directory, "--genesis", SHIPPED)
 
     assert result == (0, f"{directory}: ready; start it with: ctt run --dir {directory}\n", "")
-    assert sorted(os.listdir(directory)) == ["anchor", "db", "node.lock", "validator.key"]
+    assert sorted(os.listdir(directory)) == ["anchor", "db", "node.lock", "validator.key", "votes"]
     assert (directory / "validator.key").read_text() == development_key(0).hex() + "\n"
 
 
@@ -353,16 +353,26 @@ def test_init_never_replaces_a_key(ctt: Ctt, tmp_path: Path) -> None:
     assert os.listdir(directory) == ["validator.key"]
 
 
-def test_a_key_of_no_validator_makes_nothing(ctt: Ctt, tmp_path: Path) -> None:
+def test_a_key_of_no_validator_may_become_one(ctt: Ctt, tmp_path: Path) -> None:
     key = key_file(tmp_path / "key", 1)
 
     result = ctt("init", "--dir", tmp_path / "node", "--genesis", SHIPPED, "--key", key)
 
-    shown = hex_of(public_key(development_key(1)))
-    assert (result.code, result.err) == (
-        78,
-        f"ctt: key {shown} is none of the genesis document's validators, and this release runs validators only\n",
-    )
+    assert result.code == 0
+    assert {"validator.key", "votes"} <= set(os.listdir(tmp_path / "node"))
+
+
+def test_a_follower_has_neither_key_nor_journal(ctt: Ctt, tmp_path: Path) -> None:
+    result = ctt("init", "--dir", tmp_path / "node", "--genesis", SHIPPED, "--follower")
+
+    assert result.code == 0
+    assert not {"validator.key", "votes"} & set(os.listdir(tmp_path / "node"))
+
+
+def test_a_follower_with_a_key_is_a_contradiction(ctt: Ctt, tmp_path: Path) -> None:
+    flags = ("--genesis", SHIPPED, "--follower", "--key", key_file(tmp_path / "key"))
+
+    assert ctt("init", "--dir", tmp_path / "node", *flags) == (64, "", "ctt: a --follower has no --key\n")
     assert not (tmp_path / "node").exists()
 
 
@@ -372,7 +382,9 @@ def test_only_a_development_network_uses_a_key_that_everyone_knows(ctt: Ctt, tmp
 
     result = ctt("init", "--dir", tmp_path / "node", "--genesis", path)
 
-    needs = "init needs --key FILE, the validator's consensus key; 'ctt key new FILE' makes one"
+    needs = (
+        "init needs --key FILE, the validator's consensus key ('ctt key new FILE' makes one), or --follower"
+    )
     assert result == (64, "", f"ctt: {needs}\n")
 
 
@@ -475,7 +487,7 @@ def test_another_users_key_is_refused(ctt: Ctt, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "garbage", "foreign"])
-def test_run_needs_the_key_of_a_validator(ctt: Ctt, node_dir: Path, kind: str) -> None:
+def test_run_needs_the_key_of_the_only_validator(ctt: Ctt, node_dir: Path, kind: str) -> None:
     path = node_dir / "validator.key"
     path.unlink()
     if kind != "missing":
@@ -484,9 +496,9 @@ def test_run_needs_the_key_of_a_validator(ctt: Ctt, node_dir: Path, kind: str) -
     result = ctt("run", "--dir", node_dir)
 
     code, text = {
-        "missing": (66, f"{path}: no such key file"),
+        "missing": (66, f"{node_dir / 'tls'}: no certificate to show to peers"),
         "garbage": (65, f"{path}: {NOT_A_KEY}"),
-        "foreign": (78, "is none of the genesis document's validators"),
+        "foreign": (66, f"{node_dir / 'tls'}: no certificate to show to peers"),
     }[kind]
     assert result.code == code
     assert text in result.err
@@ -549,15 +561,18 @@ def test_the_loopback_is_open_to_this_machine_only(host: str) -> None:
     run_command.check_exposure(host, allow_public=False)
 
 
-def test_a_network_of_several_validators_is_refused(ctt: Ctt, tmp_path: Path) -> None:
+def test_a_validator_among_others_needs_a_certificate(ctt: Ctt, tmp_path: Path) -> None:
     document = tmp_path / "genesis.json"
     document.write_bytes(development_genesis(SHIPPED.read_bytes(), validators=4, p2p_port=30_303))
     ctt("init", "--dir", tmp_path / "node", "--genesis", document)
 
-    assert ctt("run", "--dir", tmp_path / "node") == (
-        78,
-        "",
-        "ctt: the chain has 4 validators; this release runs networks of one validator\n",
+    result = ctt("run", "--dir", tmp_path / "node")
+
+    tls = tmp_path / "node" / "tls"
+    assert (result.code, result.out) == (66, "")
+    assert result.err == (
+        f"ctt: {tls}: no certificate to show to peers; whoever has the consortium's authority makes one: "
+        f"ctt ca issue --dir CA --out {tls} --name NAME\n"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from ctt_state.block import FinalBlock
+from ctt_state.crypto import public_key
 from ctt_state.errors import InvalidTransaction, NonceTooLow
 from ctt_state.genesis import development_key
 from ctt_state.records import Account
@@ -20,6 +21,7 @@ from ctt_state.transaction import Signed
 from ctt_state.units import Hash, Wei, hex_of
 from node import runner as runner_module
 from node.datadir import Space
+from node.journal import JOURNAL_FILE, VOTES, Journal
 from node.ledger import Ledger
 from node.mempool import AlreadyKnown, MempoolLimits
 from node.node import Node, ShortOfSpace
@@ -33,12 +35,23 @@ PERIOD_MS: Final = 50
 SECONDS_MAX: Final = 20.0  # for anything here: the machine may be busy
 
 
+def open_journal(ledger: Ledger) -> Journal:
+    directory, key = ledger.store.directory, public_key(development_key(0))
+    header = ledger.head.block.header
+    if not (directory / VOTES / JOURNAL_FILE).exists():
+        Journal.create(directory, ledger.genesis.hash, key)
+    return Journal.open(directory, ledger.genesis.hash, key, (header.epoch, header.view, header.height))
+
+
 class Running:
     """A node with its ledger, under a running loop."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.node = Node(ledger, consensus_key=development_key(0), signer=0, limits=MempoolLimits())
+        self.journal = open_journal(ledger)
+        self.node = Node(
+            ledger, journal=self.journal, consensus_key=development_key(0), limits=MempoolLimits()
+        )
         self.finals: list[FinalBlock] = []
         self.node.on_final(self.finals.append)
         self.task = asyncio.create_task(self.node.run())
@@ -71,6 +84,7 @@ class Running:
     async def stop(self) -> None:
         self.node.stop()
         await asyncio.wait_for(self.task, SECONDS_MAX)
+        self.journal.close()
 
 
 @asynccontextmanager

@@ -76,6 +76,8 @@ def _take_block(watch: Watch, block: Any) -> None:
         return
     watch.height = int(block["number"], 16)
     watch.block_hash = block["hash"]
+    if watch.height == 0:
+        return  # genesis is of another day
     watch.times_ms.append(int(block["timestampMilliseconds"], 16))
     watch.counts.append(len(block["transactions"]))
     watch.transactions += len(block["transactions"])

@@ -36,7 +36,8 @@ def load_own_identity(directory: Path, ledger: Ledger, key: bytes | None) -> Ide
     """
     tls = directory / TLS
     if not tls.exists():
-        if key is not None and len(ledger.next_validators().members) == 1:
+        members = ledger.next_validators()
+        if key is not None and members.keys == (public_key(key),):
             return None
         raise Failure(
             Exit.MISSING,
