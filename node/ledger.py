@@ -41,7 +41,7 @@ from ctt_state.validators import ValidatorSet, boundary_of, epoch_of, fixing_hei
 from ctt_state.view import Lookup, Overlay
 from node.cache import RowCache
 from node.leaves import Leaves
-from node.store import UNDO_BLOCKS, BlockPruned, BlockWrite, Store
+from node.store import UNDO_BLOCKS, BlockPruned, BlockWrite, Creation, Store
 from node.unfinal import Executed, RowReader, UnfinalBlocks, UnknownParent, read_through
 
 _pack: Final[Callable[[object], bytes]] = msgpack.Packer().pack
@@ -494,7 +494,6 @@ def create_ledger(directory: Path, document: bytes) -> Genesis:
     """
     genesis = load_genesis(document)
     leaves = Leaves()
-    root_node = b""
 
     def state_rows() -> Iterator[tuple[bytes, bytes]]:
         for key, record in genesis_records(genesis):
@@ -502,32 +501,43 @@ def create_ledger(directory: Path, document: bytes) -> Genesis:
             leaves.add(key, data)
             yield key, data
 
+    with Store.create(directory, document, genesis.hash) as creation:
+        creation.load_state(state_rows())
+        block = genesis_block(genesis, load_tree(creation, leaves))
+        members = EpochSet(genesis.validator_set.members).encode()
+        creation.finish(base_write(block, None, [(0, members)]))
+    return genesis
+
+
+def load_tree(creation: Creation, leaves: Leaves) -> Hash:
+    """Puts the state's tree into a new database and gives its root. Raises: StorageFailed."""
+    root_node = b""
+
     def node_rows() -> Iterator[tuple[bytes, bytes]]:
         nonlocal root_node
         for path, data in build(leaves):
             root_node = data  # the root comes last
             yield path, data
 
-    with Store.create(directory, document, genesis.hash) as creation:
-        creation.load_state(state_rows())
-        creation.load_nodes(node_rows())
-        block = genesis_block(genesis, Hash(sha256(root_node)))
-        creation.finish(
-            BlockWrite(
-                height=0,
-                block_hash=block.header.hash,
-                state_root=block.header.state_root,
-                block=block.encode(),
-                receipts=_pack(((), (), ())),
-                certificate=None,
-                transactions=(),
-                state=(),
-                nodes=(),
-                undo=_pack(()),
-                sets=((0, EpochSet(genesis.validator_set.members).encode()),),
-            )
-        )
-    return genesis
+    creation.load_nodes(node_rows())
+    return Hash(sha256(root_node))
+
+
+def base_write(block: Block, certificate: bytes | None, sets: Sequence[tuple[int, bytes]]) -> BlockWrite:
+    """The block that a database begins with, over whose state it has nothing but these sets of validators."""
+    return BlockWrite(
+        height=block.header.height,
+        block_hash=block.header.hash,
+        state_root=block.header.state_root,
+        block=block.encode(),
+        receipts=_pack(((), (), ())),
+        certificate=certificate,
+        transactions=(),
+        state=(),
+        nodes=(),
+        undo=_pack(()),
+        sets=sets,
+    )
 
 
 def decode_receipts_row(data: bytes) -> tuple[tuple[Receipt, ...], tuple[Address, ...], tuple[Hash, ...]]:

@@ -33,8 +33,9 @@ that look into more than one table with a compaction: what counts is how seldom 
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -348,6 +349,12 @@ class Store:
         """Every record of the head's state, by key."""
         return self._rows(_STATE)
 
+    def pin(self) -> "PinnedState":
+        """The head's state as it is now, while the chain goes on. LevelDB keeps its rows as long as this lives."""
+        return PinnedState(
+            self._published.head, partial(self._rows, _STATE, snapshot=self._published.snapshot)
+        )
+
     def node_rows(self) -> Iterator[tuple[bytes, bytes]]:
         """Every node of the head's tree, by path."""
         return self._rows(_NODE)
@@ -379,12 +386,14 @@ class Store:
             raise self._fail("reading", _damaged(self.directory / DATABASE, f"row {key!r} is missing"))
         return data
 
-    def _rows(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Rows whose keys begin with the prefix, without it, from `start` on."""
+    def _rows(self, prefix: bytes, start: bytes = b"", snapshot: Any = None) -> Iterator[tuple[bytes, bytes]]:
+        """Rows whose keys begin with the prefix, without it, from `start` on; the published ones unless others are
+        asked for."""
         self._check_usable()
+        snapshot = snapshot or self._published.snapshot
         cut = len(prefix)
         try:
-            rows = self._published.snapshot.iterator(prefix=prefix, verify_checksums=True, fill_cache=False)
+            rows = snapshot.iterator(prefix=prefix, verify_checksums=True, fill_cache=False)
             rows.seek(prefix + start)
             for key, value in rows:
                 yield key[cut:], value
@@ -402,6 +411,13 @@ class Store:
         else:
             self._broken = _explain(self.directory / DATABASE, action, fault, self._committed.head.height)
         return self._broken
+
+
+class PinnedState(NamedTuple):
+    """The state as a block left it, while later ones come."""
+
+    head: Head
+    rows: Callable[[bytes], Iterator[tuple[bytes, bytes]]]  # from this key on, in the order of keys
 
 
 class Creation:
