@@ -222,7 +222,7 @@ class Journal:
         self, directory: Path, lock: DirectoryLock, descriptor: int, contents: Contents, rewrite_bytes: int
     ) -> None:
         """Use `Journal.open`."""
-        self._path = directory / VOTES / JOURNAL_FILE
+        self._path = journal_path(directory)
         self._lock: DirectoryLock | None = lock
         self._descriptor = descriptor
         self._contents = contents
@@ -241,7 +241,7 @@ class Journal:
         `marks.height` is that of the database's head.
         Raises: StorageExists, StorageInUse, StorageForbidden, StorageFailed.
         """
-        path = directory / VOTES / JOURNAL_FILE
+        path = journal_path(directory)
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             sync_directory(directory)
@@ -276,7 +276,7 @@ class Journal:
         Raises: StorageDamaged (missing, damaged, of another key or chain, of a format that is not ours, above the
         database, behind it by more than `BEHIND_BLOCKS_MAX`), StorageInUse, StorageForbidden, StorageFailed.
         """
-        path = journal_path(directory)
+        path = find_journal(directory)
         lock = DirectoryLock.acquire(path.parent)
         try:
             descriptor = _open_file(path, _APPEND_FLAGS)
@@ -467,7 +467,7 @@ def read_journal(directory: Path) -> Contents:
 
     Raises: StorageDamaged, StorageForbidden, StorageFailed.
     """
-    path = journal_path(directory)
+    path = find_journal(directory)
     descriptor = _open_file(path, _READ_FLAGS)
     try:
         return _replay(path, descriptor)
@@ -478,8 +478,12 @@ def read_journal(directory: Path) -> Contents:
 
 
 def journal_path(directory: Path) -> Path:
+    return directory / VOTES / JOURNAL_FILE
+
+
+def find_journal(directory: Path) -> Path:
     """Where the journal is. Raises: StorageDamaged when it is missing, StorageForbidden when others may write it."""
-    path = directory / VOTES / JOURNAL_FILE
+    path = journal_path(directory)
     if not os.path.lexists(path):
         raise StorageDamaged(
             f"vote journal {path} is missing; voting without it could contradict earlier votes. If this key never "
