@@ -496,7 +496,7 @@ class Sync:
             check_body(block)
 
     def _extend(self, wanted: _Range, name: Source, reply: BlocksReply, now_ms: int) -> None:
-        """The range has more blocks; a certificate proves them, and what is still missing is a range of its own."""
+        """The range has more blocks. A certificate proves them and ends it: what is missing above is another range."""
         fresh = [block for block in reply.blocks if block.header.height >= wanted.first]
         wanted.request = None
         if not fresh:  # all of it became final meanwhile
@@ -507,12 +507,9 @@ class Sync:
         wanted.size += sum(map(_size, fresh))
         if reply.certificate is not None:
             wanted.certificate = reply.certificate
-            at = 1 + next(i for i, each in enumerate(self._ranges) if each is wanted)
-            below, above = self._ranges[:at], self._ranges[at:]
-            if not wanted.is_complete:
-                above.insert(0, _Range(wanted.next, wanted.last))
             wanted.last = wanted.next - 1
-            self._ranges = below + _from(above, wanted.next)
+            at = 1 + next(i for i, each in enumerate(self._ranges) if each is wanted)
+            self._ranges = self._ranges[:at] + _from(self._ranges[at:], wanted.next)
         elif self._buffered_bytes() > UNPROVEN_BYTES_MAX:
             self._give_up_unproven(now_ms)
 

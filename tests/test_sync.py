@@ -319,6 +319,7 @@ def test_blocks_that_are_not_final_when_they_were_applied_are_asked_for_again() 
     effects = talk.tell(Applied())
 
     assert len(talk.applied) == 1
+    assert not [each for each in effects if isinstance(each, Diverged)]
     assert asks(effects)[0][1:] == (1, 128)
 
 
@@ -439,6 +440,16 @@ def test_who_lies_three_times_rests_for_a_minute() -> None:
     talk.wait(REST_MS - 1)
     assert talk.asked == {}
     assert asks(talk.wait(1)) == [("a", 1, 100)]
+
+
+def test_good_answers_make_up_for_bad_ones() -> None:
+    talk = Talk(a=200)
+    talk.answer("a", ())
+    talk.answer("a", ())
+    talk.serve("a")
+    talk.answer("a", ())
+
+    assert talk.asked["a"].from_height == 129  # type: ignore[union-attr]
 
 
 def test_who_rests_keeps_no_range() -> None:
@@ -785,10 +796,17 @@ def test_who_rests_makes_nothing_plausible() -> None:
     talk.tell(PeerStatus("v2", status_of(12)))
     assert talk.sync.target(talk.now_ms) == 12
 
+    talk.tell(PeerStatus("v0", status_of(500)))
+    assert talk.sync.target(talk.now_ms) == 12
+
+
+def test_the_head_never_goes_down() -> None:
+    talk = Talk(10)
     talk.tell(final(11))
-    talk.tell(final(10))
-    assert talk.sync.step(PeerStatus("v2", status_of(11)), talk.now_ms) != []
-    assert talk.sync.target(talk.now_ms) >= 11
+
+    talk.tell(final(9))
+
+    assert talk.sync.target(talk.now_ms) == 11
 
 
 def test_progress_is_told_each_second_and_at_the_end() -> None:
