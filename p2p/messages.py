@@ -1,4 +1,4 @@
-"""What nodes say to each other: one class a message (docs/PROTOCOL.md, P-1).
+"""What nodes say to each other: one class a message.
 
 A payload is a msgpack array of the fields in their order. `decode` takes hostile bytes: it checks every type, size and
 range, and what it gives encodes to the same bytes again. Whether a signature, a root or a height is right is not its

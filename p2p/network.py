@@ -57,7 +57,10 @@ ACCEPT_PAUSE_S: Final = 0.2  # after a connection could not be taken: there are 
 BACK_OFF_FIRST_MS: Final = 200
 BACK_OFF_MAX_MS: Final = 1_000
 BACK_OFF_OF_FOLLOWERS_MAX_MS: Final = 10_000
-NOT_TLS: Final = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+NOT_OURS: Final = (  # of what OpenSSL says: no TLS at all, or one that is too old
+    *("HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"),
+    "UNSUPPORTED_PROTOCOL",
+)
 
 
 class Endpoint(NamedTuple):
@@ -244,6 +247,7 @@ class Network:
                 self._listener.close()
 
     def peers(self) -> list[PeerInfo]:
+        """Those with which there is a session, in the order in which they came."""
         return [link.info for link in self._links.values() if link.info]
 
     def send(self, peer: PeerId, message: Message) -> None:
@@ -523,7 +527,7 @@ class Network:
 def describe(fault: Exception) -> str:
     """Why a connection ended, for the log."""
     match fault:
-        case ssl.SSLError(reason=reason) if reason in NOT_TLS:
+        case ssl.SSLError(reason=reason) if reason in NOT_OURS:
             return f"not our protocol: {reason}"
         case ssl.SSLEOFError():
             return "the connection broke"
