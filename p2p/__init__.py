@@ -1,1 +1,1 @@
-"""Peers: how validators and followers speak to each other. Empty until the network has more than one node."""
+"""Peers: how validators and followers speak to each other. `network` has the streams; all else is without I/O."""
