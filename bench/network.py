@@ -1,9 +1,9 @@
 """How a network of validators on this machine does: `python -m bench.network`.
 
 Starts `ctt devnet`, then looks at it idle, under an open loop of readings, with one validator stopped, after its
-return, and after a kill -9. A block's finality is the time from its slot, when its leader begins to build it, until a client
-that listens to newHeads hears of it: execution on every validator, two rounds of votes, three journals and the commit
-are in it. JSON on standard output, progress on standard error.
+return, and after a kill -9. A block's finality is the time from its slot, when its leader begins to build it, until a
+client that listens to newHeads hears of it: execution on every validator, two rounds of votes, three journals and the
+commit are in it. JSON on standard output, progress on standard error.
 """
 
 import argparse
