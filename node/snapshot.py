@@ -4,7 +4,9 @@ The source holds the state of a final block as it was, while the chain goes on, 
 The writer makes a database of it that begins with that block. What a peer sends counts for nothing until the tree
 over all rows has the header's root: then it is the state, whoever sent it.
 
-Measured with 100,000 tokens (140,000 rows, 14 MB): a piece of 1 MiB costs the source 5 ms.
+Measured with 1,000,000 tokens (1,400,000 rows of 71 MB together; with 100,000 a tenth): 171 pieces, each of which costs
+the source 6.6 ms; the writer loads them in 5 s and builds tree and database in 16 s, its process with 364 MB at most
+(71 MB with 100,000), half of it LevelDB's.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

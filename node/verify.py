@@ -9,7 +9,7 @@ from ctt_state.crypto import keccak, sha256
 from ctt_state.genesis import Genesis, load_genesis
 from ctt_state.records import EpochSet, Record, decode_record
 from ctt_state.tree import build
-from ctt_state.units import hex_of
+from ctt_state.units import Address, hex_of
 from ctt_state.validators import ValidatorSet, epoch_of, fixing_height
 from ctt_state.votes import Certificate, Kind, Statement, check_certificate
 from node.leaves import Leaves
@@ -88,8 +88,12 @@ def _place_faults(chain: _Chain, header: Header) -> Iterator[str]:
     parent, period_ms = chain.parent, chain.genesis.parameters.block_period_ms
     if header.epoch != epoch_of(header.height, chain.epoch_blocks):
         yield f"is of epoch {header.epoch}"
+    elif header.height and header.proposer != _leader_of(chain, header):
+        yield f"is not by the leader of its view: {hex_of(header.proposer)}"
     if parent is None:
         return
+    if header.view <= _parent_view(header, parent):
+        yield f"stands in view {header.view} over a block of view {parent.view}"
     if header.parent_hash != parent.hash:
         yield "does not name the block below it as its parent"
     if header.timestamp_ms < parent.timestamp_ms + period_ms:
@@ -153,15 +157,19 @@ def _finalizes(signed: Statement, header: Header, chain: _Chain) -> bool:
     if is_again:
         parent_view, view = max(signed.parent_view, header.view), signed.view
     else:
-        parent_view, view = _parent_view(header, chain.parent, signed.parent_view), header.view
+        parent_view = _parent_view(header, chain.parent) if chain.parent else signed.parent_view
+        view = header.view
     return signed == Statement(Kind.FINALIZE, header.epoch, view, parent_view, header.hash)
 
 
-def _parent_view(header: Header, parent: Header | None, otherwise: int) -> int:
+def _parent_view(header: Header, parent: Header) -> int:
     """The view of the block below: an epoch begins over view 0."""
-    if parent is None:
-        return otherwise
     return parent.view if parent.epoch == header.epoch else 0
+
+
+def _leader_of(chain: _Chain, header: Header) -> Address:
+    validators = chain.validators(header.epoch)
+    return validators.members[validators.leader(header.epoch, header.view)].address
 
 
 def _tree_faults(store: Store) -> Iterator[str]:
@@ -169,12 +177,12 @@ def _tree_faults(store: Store) -> Iterator[str]:
     leaves, head = Leaves(), store.head
     for key, data in store.state_rows():
         leaves.add(key, data)
-    built = dict(build(leaves))
-    root = sha256(built[b""])
+    built = {path: sha256(data) for path, data in build(leaves)}
+    root = built[b""]
     if root != head.state_root:
         yield f"the records have state root {hex_of(root)}, block {head.height} has {hex_of(head.state_root)}"
     for path, data in store.node_rows():
-        if built.pop(path, None) != data:
+        if built.pop(path, None) != sha256(data):
             yield f"tree node at 0x{path.hex()} is not what its records make it"
     for path in built:
         yield f"tree node at 0x{path.hex()} is missing"

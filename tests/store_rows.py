@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ctt_state.units import Hash, Height
 from node.datadir import SpaceLimits
-from node.store import UNDO_BLOCKS, BlockWrite, Head, Store
+from node.store import CERTIFICATES_APART_MAX, UNDO_BLOCKS, BlockWrite, Head, Store
 
 DOCUMENT = b'{"name":"made up"}'
 GENESIS_HASH = Hash(hashlib.sha256(DOCUMENT).digest())
@@ -14,6 +14,7 @@ OTHER_GENESIS_HASH = Hash(hashlib.sha256(b"another chain").digest())
 GENESIS_RECORDS = 100
 ACCOUNTS = 16
 TRANSACTIONS = 3
+CERTIFICATES = 40  # of the last blocks; below them each 30th
 NO_LIMITS = SpaceLimits(0, 0, 0, 0)
 
 
@@ -40,6 +41,7 @@ def make_write(height: int, block_bytes: int = 600) -> BlockWrite:
         state=[account(height), (b"note%d" % height, b"here"), (b"note%d" % (height - 1), None)],
         nodes=[(bytes([height % ACCOUNTS]), make_bytes("node", height, 200)), (b"gone", None)],
         undo=make_bytes("undo", height, 50),
+        expiring=height - CERTIFICATES if height > CERTIFICATES else None,
     )
 
 
@@ -103,7 +105,8 @@ def _check_block(store: Store, height: int, block_bytes: int) -> None:
     write = make_write(height, block_bytes)
     assert store.block(height) == write.block
     assert store.receipts(height) == write.receipts
-    assert store.certificate(height) == write.certificate
+    is_kept = height > store.head.height - CERTIFICATES or height % CERTIFICATES_APART_MAX == 0
+    assert store.certificate(height) == (write.certificate if is_kept else None)
     assert store.hash_at(height) == write.block_hash
     assert store.height_of(write.block_hash) == height
     for index, transaction_hash in enumerate(write.transactions):

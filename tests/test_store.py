@@ -269,7 +269,7 @@ def test_a_reopened_chain_is_whole_and_goes_on(tmp_path: Path, monkeypatch: pyte
 
     assert store.head == make_head(500)
     check_chain(store)
-    assert store.check_rows() > 500 * 9
+    assert store.check_rows() > 500 * 8
     store.close()
 
 

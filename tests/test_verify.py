@@ -360,6 +360,18 @@ EPOCH_FAULTS: Final[dict[str, tuple[Plant, str]]] = {
         "block 25: certificate: signature of validator 0 does not verify",
     ),
     "a missing set": (lambda database: database.delete(at(b"v", 1)), "the set of epoch 1 is not known"),
+    "a proposer whose turn it was not": (
+        change(at(b"b", 12), edit_header(proposer=BOB)),
+        f"block 12: is not by the leader of its view: 0x{BOB.hex()}",
+    ),
+    "a view that is its parent's": (
+        change(at(b"b", 12), edit_header(view=1)),
+        "block 12: stands in view 1 over a block of view 1",
+    ),
+    "an epoch that begins in view 0": (
+        change(at(b"b", 11), edit_header(view=0)),
+        "block 11: stands in view 0 over a block of view 10",
+    ),
     "a header of another epoch": (change(at(b"b", 12), edit_header(epoch=2)), "block 12: is of epoch 2"),
 }
 
