@@ -58,7 +58,7 @@ JOURNAL_FILE: Final = "journal"
 FORMAT: Final = 1
 REWRITE_BYTES: Final = 16 * MIB  # a larger journal is rewritten without what is final
 FLOOR_BLOCKS: Final = 64  # final blocks after which the floor is written even without a vote
-BEHIND_BLOCKS_MAX: Final = 1_024  # a journal further behind its database is an older copy
+BEHIND_BLOCKS_MAX: Final = 1_024  # a journal in use that is further behind its database is an older copy
 
 _MAGIC: Final = b"cttvotes"
 _HEADER: Final = struct.Struct(">8sH32s33s")
@@ -274,7 +274,8 @@ class Journal:
         `final` is epoch, view and height of the database's head, as in its header. A step that a crash cut short is
         dropped. What is there is synced before anything is built on it: after a kill it may not have been.
         Raises: StorageDamaged (missing, damaged, of another key or chain, of a format that is not ours, above the
-        database, behind it by more than `BEHIND_BLOCKS_MAX`), StorageInUse, StorageForbidden, StorageFailed.
+        database, in use and yet behind it by more than `BEHIND_BLOCKS_MAX`), StorageInUse, StorageForbidden,
+        StorageFailed.
         """
         path = find_journal(directory)
         lock = DirectoryLock.acquire(path.parent)
@@ -283,7 +284,7 @@ class Journal:
             try:
                 contents = _replay(path, descriptor)
                 _check_owner(path, contents, genesis_hash, public_key)
-                _check_database(path, contents.marks.height, final[2])
+                _check_database(path, contents, final[2])
                 _settle(path, descriptor, contents)
             except BaseException:
                 os.close(descriptor)
@@ -541,18 +542,21 @@ def _check_owner(path: Path, contents: Contents, genesis_hash: Hash, public_key:
         )
 
 
-def _check_database(path: Path, height: int, final_height: int) -> None:
-    """Each must be of its time: an old database has lost final blocks, an old journal votes."""
+def _check_database(path: Path, contents: Contents, final_height: int) -> None:
+    """Each must be of its time: an old database has lost final blocks, an old journal votes. A journal that nobody has
+    used since it was made may stand beside any database that came later."""
+    height = contents.marks.height
     if height > final_height:
-        raise _damaged(
+        raise _outdated(
             path,
             f"block {height:,} was final when it was written, but the database ends at {final_height:,}: "
             "the database is an older copy",
         )
-    if final_height > height + BEHIND_BLOCKS_MAX:
-        raise _damaged(
+    if final_height > height + BEHIND_BLOCKS_MAX and contents.steps > 1:
+        raise _outdated(
             path,
-            f"it ends at block {height:,}, the database at {final_height:,}: the journal is an older copy",
+            f"it ends at block {height:,}, the database at {final_height:,}: it is an older copy, or the node ran "
+            "without it",
         )
 
 
@@ -567,6 +571,15 @@ def _settle(path: Path, descriptor: int, contents: Contents) -> None:
 def _damaged(path: Path, what: str) -> StorageDamaged:
     return StorageDamaged(
         f"vote journal {path}: {what}; votes of this key may be missing from it. Move it aside. {_remedy(path)}"
+    )
+
+
+def _outdated(path: Path, what: str) -> StorageDamaged:
+    directory = path.parent.parent
+    return StorageDamaged(
+        f"vote journal {path}: {what}. If it is the key's latest journal, carry its marks over: "
+        f"ctt journal export --dir {directory} > marks.json, move it aside, "
+        f"ctt journal import --dir {directory} marks.json. If not, move it aside. {_remedy(path)}"
     )
 
 

@@ -224,6 +224,18 @@ def test_marks_never_lower_what_is_there(ctt: Ctt, marks: Path, tmp_path: Path) 
     assert read_journal(other).marks == before
 
 
+def test_a_journal_is_carried_over_to_an_older_database(ctt: Ctt, marks: Path, voted: Path) -> None:
+    """That of the directory ends at block 0, and the journal at 3. The node catches up and votes above what it cast."""
+    refused = ctt("import", "--dir", voted, marks)
+    assert refused.code == 65
+    assert "but the database ends at 0: the database is an older copy" in refused.err
+    journal_path(voted).rename(voted / "aside")
+
+    assert ctt("import", "--dir", voted, marks).code == 0
+
+    assert never_before(voted, Place(0, 5))
+
+
 def test_export_waits_for_no_running_node(ctt: Ctt, voted: Path) -> None:
     """Its next vote would not be in the marks."""
     lock = DirectoryLock.acquire(voted / "votes")

@@ -664,6 +664,13 @@ def test_another_keys_journal_is_refused_with_both_keys(directory: Path) -> None
     )
 
 
+def carry_over(directory: Path) -> str:
+    return (
+        f"If it is the key's latest journal, carry its marks over: ctt journal export --dir {directory} > marks.json, "
+        f"move it aside, ctt journal import --dir {directory} marks.json. If not, move it aside. {remedy(directory)}"
+    )
+
+
 def test_a_database_older_than_the_journal_is_refused(directory: Path) -> None:
     journal = open_journal(directory)
     journal.advance(0, 80, 80)
@@ -672,17 +679,29 @@ def test_a_database_older_than_the_journal_is_refused(directory: Path) -> None:
     open_journal(directory, (0, 80, 80)).close()
     assert refusal_of(directory, (0, 79, 79)) == (
         f"vote journal {file_of(directory)}: block 80 was final when it was written, but the database ends at 79: the "
-        "database is an older copy; votes of this key may be missing from it. Move it aside. "
-        f"{remedy(directory)}"
+        f"database is an older copy. {carry_over(directory)}"
     )
 
 
 def test_a_journal_older_than_the_database_is_refused(directory: Path) -> None:
-    open_journal(directory, (1, 124, BEHIND_BLOCKS_MAX)).close()
+    journal = open_journal(directory)
+    cast(journal, notarize(1))
+    journal.close()
 
-    assert "it ends at block 0, the database at 1,025: the journal is an older copy" in refusal_of(
-        directory, (1, 125, BEHIND_BLOCKS_MAX + 1)
+    open_journal(directory, (1, 124, BEHIND_BLOCKS_MAX)).close()
+    assert refusal_of(directory, (1, 125, BEHIND_BLOCKS_MAX + 1)) == (
+        f"vote journal {file_of(directory)}: it ends at block 0, the database at 1,025: it is an older copy, or the "
+        f"node ran without it. {carry_over(directory)}"
     )
+
+
+def test_a_journal_that_nobody_has_used_may_stand_beside_any_database(directory: Path) -> None:
+    """A new validator may begin with a snapshot."""
+    journal = open_journal(directory, (100, 7, 90_007))
+
+    assert cast(journal, notarize(8, epoch=100)) == sign(notarize(8, epoch=100))
+    journal.close()
+    open_journal(directory, (100, 8, 90_008)).close()
 
 
 def test_a_damaged_journal_is_refused_with_the_way_out(directory: Path, steps: list[int]) -> None:
