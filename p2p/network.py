@@ -42,7 +42,7 @@ from p2p.messages import (
     Transactions,
     encode_message,
 )
-from p2p.session import DEFAULT_LIMITS, Limits, Session
+from p2p.session import DEFAULT_LIMITS, VALIDATOR_LIMITS, Limits, Session
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +136,7 @@ class Settings:
     pending_per_host_max: int = 16
     followers_max: int = 32  # that connect to this node
     limits: Limits = DEFAULT_LIMITS
+    limits_of_validators: Limits = VALIDATOR_LIMITS
 
 
 DEFAULT_SETTINGS: Final = Settings()
@@ -375,7 +376,9 @@ class Network:
             writer.transport.abort()
             raise
         writer.transport.set_write_buffer_limits(high=BUFFER_BYTES)
-        session = Session(self._hello(), self._now_ms(), self._settings.limits)
+        settings = self._settings
+        limits = settings.limits if peer.validator is None else settings.limits_of_validators
+        session = Session(self._hello(), self._now_ms(), limits)
         return _Link(streams, peer, session, address, deadline, outbound=outbound)
 
     def _hello(self) -> Hello:

@@ -65,6 +65,7 @@ class Limits:
 
 
 DEFAULT_LIMITS: Final = Limits()
+VALIDATOR_LIMITS: Final = Limits(transactions_per_second=10_000)  # each passes on what all its clients send
 
 
 class State(Enum):
