@@ -13,8 +13,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ctt_state.crypto import checksum_address
 from ctt_state.units import Address, hex_of
-from node.cli.authority import create_authority, open_authority
 from node.cli.ca import issue_development
+from node.cli.certificates import create_authority, open_authority
 from node.cli.main import main
 from node.exits import Failure
 from p2p.identity import Identity, PeerIdentity, load_identity, show_serial

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ctt_state.units import Address
-from node.cli.authority import Authority, create_authority, encode_key, start_certificate
+from node.cli.certificates import Authority, create_authority, encode_key, start_certificate
 from p2p.identity import (
     CA_FILE,
     CERTIFICATE_FILE,

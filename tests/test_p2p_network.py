@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import pytest
 
 from ctt_state.units import Address, Hash, Height
-from node.cli.authority import Authority, create_authority
+from node.cli.certificates import Authority, create_authority
 from p2p.errors import PeerLeft, Reason
 from p2p.framing import FrameReader, encode_frame
 from p2p.identity import REVOKED_FILE, Identity, load_identity, show_serial

@@ -9,7 +9,7 @@ from typing import Final
 
 from ctt_state.crypto import checksum_address
 from ctt_state.units import ZERO_ADDRESS, Address
-from node.cli.authority import (
+from node.cli.certificates import (
     Authority,
     create_authority,
     describe_validator,

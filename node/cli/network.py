@@ -14,8 +14,8 @@ from typing import Final
 from ctt_state.crypto import public_key
 from ctt_state.genesis import Genesis, Validator
 from ctt_state.units import hex_of
-from node.cli.authority import identity_failure
 from node.cli.ca import TLS
+from node.cli.certificates import identity_failure
 from node.exits import Exit, Failure
 from node.ledger import Ledger
 from node.node import Node
