@@ -162,6 +162,14 @@ def test_n1_a_proposal_whose_block_is_not_the_one_voted_for_is_ignored() -> None
     assert of(talk.hear(replace(proposal, block=make_block(gas_used=1))), Validate) == []
 
 
+def test_n1_a_proposal_with_another_body_than_its_header_stands_for_is_ignored() -> None:
+    """Else whoever passes it on could make the block invalid here, and this node stop when a quorum signs it."""
+    talk, block = Talk(), make_block()
+    assert of(talk.propose(block._replace(transactions=(b"another",))), Validate) == []
+
+    assert of(talk.propose(block), Validate) == [Validate(block)]
+
+
 def test_n1_a_proposal_for_a_later_view_waits_for_it() -> None:
     talk, block = Talk(), make_block(2)
     nullified = certificate(Kind.NULLIFY, 1)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Final, assert_never
 
 from ctt_state.block import Block, Header
+from ctt_state.light import LightRejected, check_body
 from ctt_state.units import UINT64_MAX, ZERO_HASH, Hash, Ms
 from ctt_state.validators import ValidatorSet, boundary_of
 from ctt_state.votes import (
@@ -215,6 +216,7 @@ class Engine:
             or vote.signer != self._leader(statement.view)
             or proposal.block.header.hash != statement.block_hash
             or not self._is_signed(vote)
+            or not _is_whole(proposal.block)
         ):
             return
         for certificate in (proposal.parent, *proposal.nullifications[:GAPS_INLINE_MAX]):
@@ -844,6 +846,15 @@ def _epoch_of(message: Message) -> int:
             return message.epoch
         case _:
             assert_never(message)
+
+
+def _is_whole(block: Block) -> bool:
+    """Whether its body is the one that its header stands for: whoever passes a proposal on could put in another."""
+    try:
+        check_body(block)
+    except LightRejected:
+        return False
+    return True
 
 
 def _describe(statement: Statement) -> str:
