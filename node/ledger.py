@@ -100,11 +100,12 @@ class Applied(NamedTuple):
     dropped: list[Dropped]
 
 
-class ProvenRange(NamedTuple):
-    """Blocks that follow one another in one epoch, and the certificate that makes the last of them final."""
+class FinalRange(NamedTuple):
+    """Final blocks that follow one another in one epoch. The certificate makes the last of them final; None when it
+    lies further on."""
 
     blocks: list[Block]
-    certificate: bytes
+    certificate: bytes | None
 
 
 class WrongField(InvalidBlock):
@@ -424,13 +425,13 @@ class Ledger:
         cached = self._blocks.get(height)
         return cached or self._remember(self._read_block(height))
 
-    def range(self, from_height: int, count: int, bytes_max: int) -> ProvenRange | None:
+    def range(self, from_height: int, count: int, bytes_max: int) -> FinalRange | None:
         """Final blocks from this height on, for a peer: up to the last certified one among the first `count`, or to
-        the next certified one if there is none so near. At most `RANGE_BLOCKS_MAX` blocks of one epoch, together at
-        most `bytes_max` unless there is only one.
+        the next certified one if there is none so near, or, when that does not fit, as many as do, without proof. At
+        most `RANGE_BLOCKS_MAX` blocks of one epoch, together at most `bytes_max` unless there is only one.
 
         None when that is not to be had here: the height is below the first whole block or above the last certified
-        one, or what a certificate covers is more than that. By their hashes such blocks can be had one by one.
+        one.
         """
         covering = None if from_height <= self.store.base else self.store.certificate_covering(from_height)
         if covering is None:
@@ -439,7 +440,8 @@ class Ledger:
         reach = max(count, covering[0] - from_height + 1)
         last = min(from_height + min(reach, RANGE_BLOCKS_MAX) - 1, boundary, self.store.head.height)
         blocks: list[bytes] = []
-        proven, certificate, size = 0, b"", 0
+        size, proven = 0, 0
+        certificate: bytes | None = None
         for height in range(from_height, last + 1):
             block, found = self.store.block(height), self.store.certificate(height)
             size += len(block)
@@ -448,7 +450,7 @@ class Ledger:
             blocks.append(block)
             if found is not None:
                 proven, certificate = len(blocks), found
-        return ProvenRange([Block.decode(data) for data in blocks[:proven]], certificate) if proven else None
+        return FinalRange([Block.decode(data) for data in blocks[: proven or None]], certificate)
 
     def _remember(self, final: FinalBlock) -> FinalBlock:
         self._blocks[final.block.header.height] = final

@@ -213,8 +213,8 @@ class Peering:
                 found = self._ledger.range(from_height, count, wire.BLOCKS_BYTES_MAX)
                 if found is None:
                     return wire.Refused(request, f"no proven blocks from {from_height} on are here")
-                certificate = Certificate.decode(found.certificate)
-                return wire.BlocksReply(request, tuple(found.blocks), certificate)
+                proof = None if found.certificate is None else Certificate.decode(found.certificate)
+                return wire.BlocksReply(request, tuple(found.blocks), proof)
             case _:
                 return wire.Refused(question.request, "not answered by this version")
 

@@ -8,7 +8,7 @@ import pytest
 from ctt_state.votes import Certificate
 from node import ledger as ledger_module
 from node import store as store_module
-from node.ledger import Ledger, ProvenRange
+from node.ledger import Ledger, FinalRange
 from node.unfinal import Executed
 from tests.ledger_world import ALICE_KEY, add_block, finish, make_ledger, make_plan, sign
 
@@ -93,16 +93,17 @@ def test_certificates_go_on_expiring_after_a_restart(tmp_path: Path, monkeypatch
 # --- ranges ---
 
 
-def heights_of(found: ProvenRange | None) -> list[int] | None:
+def heights_of(found: FinalRange | None) -> list[int] | None:
     return None if found is None else [block.header.height for block in found.blocks]
 
 
 def ask(ledger: Ledger, from_height: int, count: int = 128, bytes_max: int = 2**21) -> list[int] | None:
-    """The heights that a peer gets; the certificate is for the last of them."""
+    """The heights that a peer gets; the certificate, if there is one, is for the last of them."""
     found = ledger.range(from_height, count, bytes_max)
     if found is not None:
-        certificate = Certificate.decode(found.certificate)
-        assert certificate.statement.block_hash == found.blocks[-1].header.hash
+        if found.certificate is not None:
+            certificate = Certificate.decode(found.certificate)
+            assert certificate.statement.block_hash == found.blocks[-1].header.hash
         assert [ledger.store.block(block.header.height) for block in found.blocks] == [
             block.encode() for block in found.blocks
         ]
@@ -146,19 +147,22 @@ def test_a_range_has_a_greatest_size_unless_it_is_one_block(ledger: Ledger) -> N
     assert ask(ledger, 1, bytes_max=1) == [1]
 
 
-def test_a_range_that_only_a_later_certificate_proves_must_fit_whole(ledger: Ledger) -> None:
+def test_of_a_range_too_large_for_its_certificate_comes_what_fits(ledger: Ledger) -> None:
+    """Whoever asks goes on with the rest, until a certificate proves all of it."""
     blocks = add_blocks(ledger, 6, certified=(4,))
     size = sum(len(each.final.block.encode()) for each in blocks[:4])
     assert ask(ledger, 1, bytes_max=size) == [1, 2, 3, 4]
-    assert ask(ledger, 1, bytes_max=size - 1) is None
-    assert ask(ledger, 2, bytes_max=size - 1) == [2, 3, 4]
+    assert ask(ledger, 1, bytes_max=size - 1) == [1, 2, 3]
+    unproven, proven = ledger.range(1, 128, size - 1), ledger.range(4, 128, size - 1)
+    assert unproven is not None and unproven.certificate is None
+    assert proven is not None and proven.certificate is not None
 
 
 def test_a_range_has_a_greatest_number_of_blocks(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "RANGE_BLOCKS_MAX", 5)
     add_blocks(ledger, 15, certified=(5, 11, 15))
     assert ask(ledger, 1, 100) == [1, 2, 3, 4, 5]
-    assert ask(ledger, 6, 1) is None
+    assert ask(ledger, 6, 1) == [6, 7, 8, 9, 10]
     assert ask(ledger, 7, 1) == [7, 8, 9, 10, 11]
 
 

@@ -278,7 +278,7 @@ async def test_peers_are_known_by_their_certificates(identities: Identities) -> 
 
 @pytest.mark.asyncio
 async def test_ten_thousand_messages_come_in_their_order_both_ways(identities: Identities) -> None:
-    settings = Settings(limits=Limits(consensus_per_second=1_000_000))
+    settings = Settings(limits_of_validators=Limits(consensus_per_second=1_000_000))
     one = Node(identities["v1"], settings=settings)
     two = Node(identities["v2"], at(one), settings=settings)
     votes = [VoteMessage(make_vote(view)) for view in range(1, 10_001)]
@@ -691,7 +691,7 @@ async def test_a_peer_that_reads_nothing_is_too_slow(identities: Identities, lin
 @pytest.mark.asyncio
 async def test_a_peer_that_talks_but_does_not_read_is_too_slow(identities: Identities) -> None:
     limits = Limits(silence_ms=1_000, queue_bytes=100_000_000)
-    one = Node(identities["v1"], settings=Settings(limits=limits))
+    one = Node(identities["v1"], settings=Settings(limits_of_validators=limits))
     async with running(one), stranger(one, identities["v2"]) as deaf:
         await deaf.say(make_hello())
         await one.recorder.until(lambda: bool(one.network.peers()))
@@ -708,7 +708,7 @@ async def test_a_peer_that_talks_but_does_not_read_is_too_slow(identities: Ident
 
 @pytest.mark.asyncio
 async def test_a_peer_that_sends_too_much_is_read_later(identities: Identities) -> None:
-    one = Node(identities["v1"], settings=Settings(limits=Limits(bytes_per_second=1_000_000)))
+    one = Node(identities["v1"], settings=Settings(limits_of_validators=Limits(bytes_per_second=1_000_000)))
     async with running(one), stranger(one, identities["v2"]) as eager:
         started_s = time.monotonic()
         await eager.say(make_hello(), *[Transactions((b"r" * 100_000,))] * 20, VoteMessage(make_vote()))
@@ -759,7 +759,7 @@ def test_why_a_connection_ended_is_said(fault: Exception, text: str) -> None:
 
 @pytest.mark.asyncio
 async def test_a_peer_that_goes_silent_is_found_dead(identities: Identities) -> None:
-    one = Node(identities["v1"], settings=Settings(limits=Limits(ping_ms=500, silence_ms=2_000)))
+    one = Node(identities["v1"], settings=Settings(limits_of_validators=Limits(ping_ms=500, silence_ms=2_000)))
     async with witnessed(one, identities), stranger(one, identities["v2"]) as silent:
         await silent.say(make_hello())
         heard = await silent.hear_all()
