@@ -20,7 +20,7 @@ from node.consensus import events
 from node.ledger import Ledger
 from node.node import Node
 from node.recovery import RecoveryBusy
-from node.runner import Halted, head_of, read_clocks
+from node.runner import head_of, read_clocks
 from p2p import messages as wire
 from p2p.network import Delivered, PeerId, PeerInfo
 
@@ -199,8 +199,7 @@ class Peering:
                 case sync.Progress(height, target):
                     log.info("catching up: block %d of %d", height, target)
                 case sync.Diverged(reason, certificate):
-                    log.critical("certificate %s", certificate.encode().hex())
-                    self._node.runner.fail(Halted(reason))
+                    self._node.runner.halt(reason, certificate)
 
     # --- answers and transactions ---------------------------------------------------------------------------------
 

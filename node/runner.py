@@ -8,10 +8,11 @@ to be counted, and nothing is told before it is on the disk.
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from ctt_state.block import Block, FinalBlock, Header
 from ctt_state.errors import InvalidBlock
 from ctt_state.records import Account
 from ctt_state.transaction import Signed
-from ctt_state.units import Address, Hash, Ms
+from ctt_state.units import Address, Hash, Ms, hex_of
 from ctt_state.validators import ValidatorSet, boundary_of
 from ctt_state.votes import Certificate, Evidence, Statement, Vote, sign_vote
 from node.consensus.engine import Engine
@@ -166,6 +167,10 @@ class Runner:
         """Executes and commits what catching up found, after what is under way."""
         self._give(Apply(blocks, certificate))
 
+    def halt(self, reason: str, certificate: Certificate) -> None:
+        """Ends `run`: a person has to look."""
+        self.fail(self._halted(reason, (certificate,)))
+
     def fail(self, failure: BaseException) -> None:
         """Ends `run` with this."""
         self._failure = failure
@@ -241,11 +246,29 @@ class Runner:
             case Accuse(evidence):
                 self._accuse(evidence)
             case Halt(reason, certificates):
-                for certificate in certificates:
-                    log.critical("certificate %s", certificate.encode().hex())
-                raise Halted(reason)
+                raise self._halted(reason, certificates)
             case _:
                 assert_never(effect)
+
+    def _halted(self, reason: str, certificates: Sequence[Certificate], block: Block | None = None) -> Halted:
+        """Writes down what a person needs to find the fault: never overwritten, so the first one stays."""
+        head, engine = self._ledger.head, self._engine
+        dump = {
+            "reason": reason,
+            "head": {"height": head.block.header.height, "hash": hex_of(head.hash)},
+            "epoch": engine.epoch,
+            "view": engine.view,
+            "validators": [hex_of(key) for key in engine.validators.keys],
+            "certificates": [hex_of(each.encode()) for each in certificates],
+            "block": None if block is None else hex_of(block.encode()),
+        }
+        path = self._ledger.store.directory / f"halted-{head.block.header.height}.json"
+        try:
+            with path.open("x") as file:
+                json.dump(dump, file, indent=2)
+        except OSError as fault:
+            log.error("cannot write %s: %s", path, fault.strerror)
+        return Halted(f"{reason}; see {path}")
 
     def _accuse(self, evidence: Evidence) -> None:
         signer, statement = evidence.first.signer, evidence.first.statement
@@ -365,10 +388,11 @@ class Runner:
                 transactions = await self._recover(block)
                 executed = await self._on_storage(self._ledger.execute, block, transactions)
             except InvalidBlock as fault:
-                raise Halted(
+                reason = (
                     f"block {block.header.height} is final but invalid here: {fault}; this node's state or program "
                     "differs from the network's"
-                ) from None
+                )
+                raise self._halted(reason, (certificate,), block) from None
             await self._commit(executed, certificate if block is blocks[-1] else None)
         self.tell(Received(certificate, None, None))
         self._outside.on_applied()

@@ -1,6 +1,7 @@
 """A node that runs: blocks come at their period, transactions are included once, and trouble with the disk ends it."""
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -19,13 +20,15 @@ from ctt_state.genesis import development_key
 from ctt_state.records import Account
 from ctt_state.transaction import Signed
 from ctt_state.units import Hash, Wei, hex_of
+from ctt_state.votes import Certificate, Kind, Statement
 from node import runner as runner_module
 from node.datadir import Space
+from node.exits import Exit
 from node.journal import JOURNAL_FILE, VOTES, Journal
 from node.ledger import Ledger
 from node.mempool import AlreadyKnown, MempoolLimits
 from node.node import Node, ShortOfSpace
-from node.runner import DiskSilent
+from node.runner import DiskSilent, Halted
 from node.store import StorageFailed
 from tests.ledger_world import ADMIN_KEY, ALICE, ALICE_KEY, BOB, BOB_KEY, account, make_ledger, sign
 
@@ -372,3 +375,21 @@ async def test_a_disk_without_room_stops_the_node_while_it_can(
         failure = await world.failure()
         assert isinstance(failure, StorageFailed) and "no room" in str(failure)
         assert world.ledger.store.head.height == world.height
+
+
+async def test_a_node_that_differs_from_its_network_stops_and_writes_down_why(tmp_path: Path) -> None:
+    """C-13. The first such file stays."""
+    statement = Statement(Kind.FINALIZE, 0, 1, 0, Hash(b"h" * 32))
+    certificate = Certificate(statement, ((0, b"s" * 64),))
+    async with running(tmp_path) as world:
+        await world.blocks(1)
+        height = world.height
+        world.node.runner.halt("the roots differ", certificate)
+        failure = await world.failure()
+    assert isinstance(failure, Halted)
+    assert failure.exit_code == Exit.BROKEN
+    (path,) = (tmp_path / "node").glob("halted-*.json")
+    assert str(failure) == f"the roots differ; see {path}"
+    dump = json.loads(path.read_text())
+    assert dump["head"]["height"] >= height
+    assert dump["certificates"] == [hex_of(certificate.encode())]

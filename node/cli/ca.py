@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from ctt_state.crypto import checksum_address
-from ctt_state.units import ZERO_ADDRESS, Address
+from ctt_state.units import Address
 from node.cli.certificates import (
     Authority,
     create_authority,
@@ -16,7 +15,7 @@ from node.cli.certificates import (
     identity_failure,
     open_authority,
 )
-from node.cli.options import positive_int
+from node.cli.options import address, positive_int
 from p2p.identity import CA_FILE, NAME, REVOKED_FILE, IdentityError, read_identity, show_serial
 
 CA_DAYS: Final = 3_650
@@ -169,18 +168,3 @@ def authority_name(text: str) -> str:
     if not (0 < len(text) <= 64 and text.isprintable()):
         raise argparse.ArgumentTypeError(f"{text[:80]!a} is no name: 1 to 64 printable characters")
     return text
-
-
-def address(text: str) -> Address:
-    """20 bytes, not zero; with capital letters only where the checksum puts them (EIP-55)."""
-    try:
-        parsed = Address(bytes.fromhex(text.removeprefix("0x")))
-    except ValueError:
-        parsed = ZERO_ADDRESS
-    if len(text) != 42 or len(parsed) != 20 or not text.startswith("0x") or parsed == ZERO_ADDRESS:
-        raise argparse.ArgumentTypeError(f"{text[:80]!a} is no address: 0x and 40 hexadecimal digits")
-    if text not in (text.lower(), checksum_address(parsed)):
-        raise argparse.ArgumentTypeError(
-            f"the checksum of {text} is wrong: it would be {checksum_address(parsed)}"
-        )
-    return parsed

@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 from typing import Final
 
+from ctt_state.crypto import checksum_address
+from ctt_state.units import ZERO_ADDRESS, Address
+
 _HOST: Final = re.compile(r"\*|[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _PEER: Final = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})"
@@ -47,6 +50,21 @@ def named_peer(text: str) -> tuple[str, str, int]:
     if match is None or not 1 <= int(match["port"]) <= 65_535:
         raise argparse.ArgumentTypeError(f"{text[:80]!r} is not NAME=HOST:PORT")
     return match["name"], match["host"].strip("[]"), int(match["port"])
+
+
+def address(text: str) -> Address:
+    """20 bytes, not zero; with capital letters only where the checksum puts them (EIP-55)."""
+    try:
+        parsed = Address(bytes.fromhex(text.removeprefix("0x")))
+    except ValueError:
+        parsed = ZERO_ADDRESS
+    if len(text) != 42 or len(parsed) != 20 or not text.startswith("0x") or parsed == ZERO_ADDRESS:
+        raise argparse.ArgumentTypeError(f"{text[:80]!a} is no address: 0x and 40 hexadecimal digits")
+    if text not in (text.lower(), checksum_address(parsed)):
+        raise argparse.ArgumentTypeError(
+            f"the checksum of {text} is wrong: it would be {checksum_address(parsed)}"
+        )
+    return parsed
 
 
 def host_names(text: str) -> frozenset[str]:
