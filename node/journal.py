@@ -24,6 +24,7 @@ greatest places of votes; they and the floor survive each rewriting.
 """
 
 import errno
+import logging
 import os
 import stat
 import struct
@@ -52,6 +53,8 @@ from node.datadir import (
     write_all,
 )
 from node.exits import Exit, Failure
+
+log = logging.getLogger(__name__)
 
 VOTES: Final = "votes"  # in the data directory
 JOURNAL_FILE: Final = "journal"
@@ -563,6 +566,9 @@ def _check_database(path: Path, contents: Contents, final_height: int) -> None:
 def _settle(path: Path, descriptor: int, contents: Contents) -> None:
     """Drops a torn step, and makes durable what is there and its name. Raises: OSError."""
     if contents.torn_bytes:
+        log.warning(
+            "%s: a crash cut the last step short; its %d bytes are dropped", path, contents.torn_bytes
+        )
         os.ftruncate(descriptor, contents.whole_bytes)
     os.fsync(descriptor)
     sync_directory(path.parent)

@@ -533,7 +533,7 @@ def test_a_file_without_its_whole_first_step_is_refused(directory: Path, steps: 
 
 
 def test_a_failed_write_leaves_a_journal_that_opens_again(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = open_journal(directory)
     vote = cast(journal, notarize(1))
@@ -549,6 +549,9 @@ def test_a_failed_write_leaves_a_journal_that_opens_again(
     journal = reopen(journal, directory)
     assert journal.restored().votes == (vote,)
     assert journal.torn_bytes == 50
+    assert caplog.messages == [
+        f"{file_of(directory)}: a crash cut the last step short; its 50 bytes are dropped"
+    ]
     journal.close()
 
 
