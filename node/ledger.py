@@ -459,6 +459,9 @@ class Ledger:
         return final
 
     def _read_block(self, height: int) -> FinalBlock:
+        if height == self.store.base:
+            block = Block.decode(self.store.base_block())
+            return FinalBlock(block, block.header.hash, (), (), ())
         block = Block.decode(self.store.block(height))
         return FinalBlock(block, block.header.hash, *decode_receipts_row(self.store.receipts(height)))
 

@@ -152,7 +152,7 @@ class BlockWrite:
 
 
 class BlockPruned(LookupError):
-    """The block lies below the snapshot that this database began with."""
+    """The block, or all of it but its header, lies below what this database began with: a snapshot."""
 
     def __init__(self, *, height: int, base: int) -> None:
         super().__init__(f"block {height} is pruned: this node has whole blocks from {base + 1} on")
@@ -299,12 +299,18 @@ class Store:
         """A tree node's bytes."""
         return self._get(_NODE + path)
 
+    def base_block(self) -> bytes:
+        """The block that this database began with: block 0, or a snapshot's, whose transactions are not here."""
+        return self._at(_BLOCK, self.base)
+
     def block(self, height: int) -> bytes:
-        """Of the base of a snapshot, a block without transactions. Raises: LookupError above the head, BlockPruned."""
+        """Raises: LookupError above the head, BlockPruned at and below a snapshot's block."""
+        self._check_whole(height)
         return self._at(_BLOCK, height)
 
     def receipts(self, height: int) -> bytes:
-        """Raises: LookupError above the head, BlockPruned."""
+        """Raises: LookupError above the head, BlockPruned at and below a snapshot's block."""
+        self._check_whole(height)
         return self._at(_RECEIPTS, height)
 
     def certificate(self, height: int) -> bytes | None:
@@ -330,7 +336,7 @@ class Store:
         return self._at(_UNDO, height)
 
     def hash_at(self, height: int) -> Hash:
-        """Raises: LookupError above the head, BlockPruned."""
+        """Raises: LookupError above the head, BlockPruned below a snapshot's block."""
         return Hash(self._at(_HASH_AT, height))
 
     def height_of(self, block_hash: bytes) -> Height | None:
@@ -372,6 +378,10 @@ class Store:
         except plyvel.Error as fault:
             raise self._fail("reading", fault) from None
         return data
+
+    def _check_whole(self, height: int) -> None:
+        if height == self.base != 0:
+            raise BlockPruned(height=height, base=self.base)
 
     def _at(self, prefix: bytes, height: int) -> bytes:
         if 0 <= height < self.base:
