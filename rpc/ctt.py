@@ -32,12 +32,13 @@ def _abi() -> RawJson:
 
 @CTT_METHODS.method("ctt_chainStatus")
 def chain_status(caller: Caller) -> Json:
-    """The chain at a glance: height, time, pool, peers, tokens and the energy they hold."""
+    """The chain at a glance: which it is, height, time, pool, peers, tokens and the energy they hold."""
     header = caller.chain.head.block.header
     lookup = caller.chain.state(header.height)
     pending, queued = caller.chain.pool_counts()
     status: dict[str, Json] = {
         "chainId": caller.chain.parameters.chain_id,
+        "genesisHash": "0x" + caller.chain.parameters.genesis_hash.hex(),
         "height": header.height,
         "blockHash": "0x" + caller.chain.head.hash.hex(),
         "timeMs": header.timestamp_ms,
