@@ -339,7 +339,11 @@ def test_init_keeps_a_key_that_is_there(ctt: Ctt, tmp_path: Path) -> None:
     directory.mkdir()
     key_file(directory / "validator.key", 0)
 
-    assert ctt("init", "--dir", directory, "--genesis", SHIPPED).code == 0
+    result = ctt("init", "--dir", directory, "--genesis", SHIPPED)
+
+    assert result.code == 0
+    assert f"if it never voted, 'ctt journal init --dir {directory} --i-am-sure'" in result.out
+    assert ctt("run", "--dir", directory).code == 65  # it may have voted: no journal is made for it
 
 
 def test_init_never_replaces_a_key(ctt: Ctt, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from ctt_state.errors import InvalidGenesis
 from ctt_state.genesis import Genesis, development_key, load_genesis
 from node.cli.options import add_directory
 from node.exits import Exit, Failure
-from node.journal import Journal
+from node.journal import JOURNAL_FILE, VOTES, Journal
 from node.keys import KEY_FILE, create_key, load_key
 from node.ledger import create_ledger
 
@@ -48,8 +48,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(options: argparse.Namespace) -> int:
     document = read_genesis(options.genesis)
-    initialise(options.dir, document, _choose_key(options, load_genesis(document)))
-    print(f"{options.dir}: ready; start it with: ctt run --dir {options.dir}")
+    key = _choose_key(options, load_genesis(document))
+    initialise(options.dir, document, key)
+    if key is None or (options.dir / VOTES / JOURNAL_FILE).exists():
+        print(f"{options.dir}: ready; start it with: ctt run --dir {options.dir}")
+    else:
+        print(
+            f"{options.dir}: the key was here before, its vote journal is not: if it never voted, "
+            f"'ctt journal init --dir {options.dir} --i-am-sure'; else see docs/OPERATIONS.md"
+        )
     return 0
 
 
@@ -70,8 +77,11 @@ def read_genesis(path: Path) -> bytes:
 
 
 def initialise(directory: Path, document: bytes, key: bytes | None) -> None:
-    """The database, then the key and its vote journal. Raises: Failure, InvalidGenesis; nothing is made when a check
-    fails."""
+    """The database, then the key and its vote journal. A key that is there already may have voted: it keeps the
+    journal that it has, and gets none ('ctt journal init' makes one for who is sure).
+
+    Raises: Failure, InvalidGenesis; nothing is made when a check fails.
+    """
     genesis = load_genesis(document)
     if genesis.time_ms > time.time_ns() // 1_000_000:
         raise InvalidGenesis(
@@ -82,11 +92,9 @@ def initialise(directory: Path, document: bytes, key: bytes | None) -> None:
     if has_key and (key is None or load_key(path) != key):
         raise Failure(Exit.CANNOT_CREATE, f"{path} holds another key already; a key is never overwritten")
     create_ledger(directory, document)
-    if key is None:
-        return
-    if not has_key:
+    if key is not None and not has_key:
         create_key(path, key)
-    Journal.create(directory, genesis.hash, public_key(key))
+        Journal.create(directory, genesis.hash, public_key(key))
 
 
 def _choose_key(options: argparse.Namespace, genesis: Genesis) -> bytes | None:
