@@ -133,9 +133,11 @@ class Proxy:
         self.reset()
 
     def heal(self, *directions: Direction) -> None:
-        """Ends `cut`, and without a direction `refuse`. Conditions stay."""
+        """Ends `cut`, and without a direction `refuse` and what `corrupt` has not done yet. Conditions stay."""
         if not directions:
             self._is_refusing = False
+            for lane in self.lanes.values():
+                lane.flips_due = 0
         for direction in directions or BOTH:
             self.lanes[direction].is_open.set()
 

@@ -340,6 +340,10 @@ async def test_one_bit_is_flipped_on_request() -> None:
         assert await echoed(streams, b"\0" * 100) == b"\0" * 100
         assert [proxy.lanes[direction].flipped_bits for direction in BOTH] == [1, 0]
 
+        proxy.corrupt(FORWARD)
+        proxy.heal()
+        assert await echoed(streams, b"\0" * 100) == b"\0" * 100
+
 
 async def damage(seed: int, chunk_bytes: int) -> bytes:
     """What a wire that flips a bit in about every 1,000 bytes makes of zeros that are sent in these chunks."""
