@@ -52,6 +52,7 @@ AGENT: Final = "ctt/1"
 READ_BYTES: Final = 256 * 1024
 BUFFER_BYTES: Final = 64 * 1024  # what streams hold of a connection each way, beside the session's queue
 TICK_S: Final = 1.0
+DIAL_S: Final = 3.0  # for the connection and TLS; a lost first packet is sent again after 1 and 3 s
 PARTING_S: Final = 1.0  # for the last bytes and the end of TLS
 ACCEPT_PAUSE_S: Final = 0.2  # after a connection could not be taken: there are too many open files
 BACK_OFF_FIRST_MS: Final = 200
@@ -317,9 +318,10 @@ class Network:
 
     async def _dial(self, endpoint: Endpoint) -> Streams:
         """Raises: OSError."""
-        return await asyncio.open_connection(
-            *endpoint, ssl=self._identity.client_context(), limit=BUFFER_BYTES
-        )
+        async with asyncio.timeout(DIAL_S):
+            return await asyncio.open_connection(
+                *endpoint, ssl=self._identity.client_context(), limit=BUFFER_BYTES
+            )
 
     async def _keep_dialling(self, name: str, endpoints: Sequence[Endpoint]) -> None:
         """Whenever there is no session with this peer, again and again, from one address to the next."""
@@ -415,7 +417,7 @@ class Network:
 
     async def _write(self, link: _Link) -> None:
         """Takes what the session has for the peer, a little at a time, so that what is urgent overtakes."""
-        silence_s = self._settings.limits.silence_ms / 1_000
+        silence_s = link.session.limits.silence_ms / 1_000
         try:
             while True:
                 if data := link.session.take(BUFFER_BYTES):

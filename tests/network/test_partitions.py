@@ -23,7 +23,7 @@ from tests.network.proxy import (
     Conditions,
     Direction,
 )
-from tests.network.wiring import EVERY_WIRING, ProxyWiring, Wiring, on_hosts
+from tests.network.wiring import EVERY_WIRING, ProxyWiring, Wiring
 
 pytestmark = [
     pytest.mark.asyncio,
@@ -38,14 +38,6 @@ START_SECONDS_MAX: Final = 30.0
 HEAL_SECONDS_MAX: Final = 5.0  # P4
 HEAL_SPREAD_SECONDS_MAX: Final = 1.0  # the length of an outage makes no difference
 STANDSTILL_SECONDS: Final = 5.0
-LATE: Final = pytest.mark.xfail(
-    strict=False,
-    reason="a session outlives 15 s of silence, and in an outage of 4 to 15 s the next retransmission is far off",
-)
-WIRINGS_LATE_ON_HOSTS: Final = (
-    pytest.param(ProxyWiring, id="proxies"),
-    pytest.param(on_hosts, id="namespaces", marks=LATE),
-)
 UNDER_WAY_MAX: Final = 2  # blocks that were nearly final when their quorum went
 
 
@@ -73,7 +65,7 @@ async def check_standstill(network: Harness, *nodes: int) -> None:
         assert (after[node] or 0) <= (before[node] or 0) + UNDER_WAY_MAX, (before, after)
 
 
-@pytest.mark.parametrize("make", WIRINGS_LATE_ON_HOSTS)
+@pytest.mark.parametrize("make", EVERY_WIRING)
 async def test_one_node_is_cut_off(tmp_path: Path, make: Callable[[int], Wiring]) -> None:
     async with four_nodes(tmp_path, make(VALIDATORS)) as network:
         network.isolate(1)
@@ -118,7 +110,7 @@ async def test_a_bridge_between_halves_is_enough(tmp_path: Path) -> None:
         await network.wait_for_blocks(8, seconds_max=8 * HEAL_SECONDS_MAX)
 
 
-@pytest.mark.parametrize("make", WIRINGS_LATE_ON_HOSTS)
+@pytest.mark.parametrize("make", EVERY_WIRING)
 async def test_the_length_of_an_outage_makes_no_difference(
     tmp_path: Path, make: Callable[[int], Wiring]
 ) -> None:
