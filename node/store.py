@@ -86,7 +86,7 @@ __all__ = [
     "Store",
 ]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2  # 1 had no sets of validators
 UNDO_BLOCKS: Final = 512  # how many blocks back the state can be read
 CERTIFICATES_APART_MAX: Final = 30  # heights from one kept certificate to the next, where there were so many
 LOAD_BATCH_BYTES: Final = 4 * MIB  # of genesis rows at once in memory
@@ -612,14 +612,10 @@ def _check_database(directory: Path, database: Any, expected: Hash | None, logs_
     schema, genesis_hash, base_row, head_row = (
         database.get(key, verify_checksums=True) for key in (_SCHEMA, _GENESIS_HASH, _BASE, _HEAD)
     )
+    if schema is not None:
+        _check_schema(path, int.from_bytes(schema, "big"))
     if schema is None or genesis_hash is None or base_row is None or head_row is None:
         raise _damaged(path, "it ends before its first block; files are missing")
-    version = int.from_bytes(schema, "big")
-    if version != SCHEMA_VERSION:
-        raise StorageDamaged(
-            f"{path} is written in schema {version}, this program reads schema {SCHEMA_VERSION}; "
-            "start the version that wrote it: downgrade is not supported"
-        )
     if expected is not None and expected != genesis_hash:
         raise StorageDamaged(
             f"genesis hash {hex_of(expected)} differs from database {hex_of(genesis_hash)} in {directory}; "
@@ -629,6 +625,20 @@ def _check_database(directory: Path, database: Any, expected: Hash | None, logs_
     _check_anchor(path, database, head, read_anchor(directory / ANCHOR_FILE, Hash(genesis_hash)))
     _check_gapless(path, database, _decode_height(base_row), head, logs_bytes)
     return head
+
+
+def _check_schema(path: Path, version: int) -> None:
+    """Raises: StorageDamaged."""
+    if version == SCHEMA_VERSION:
+        return
+    remedy = (
+        "start the version that wrote it: downgrade is not supported"
+        if version > SCHEMA_VERSION
+        else "move it aside and make it anew with 'ctt init'; its peers have the chain"
+    )
+    raise StorageDamaged(
+        f"{path} is written in schema {version}, this program reads schema {SCHEMA_VERSION}; {remedy}"
+    )
 
 
 def _check_anchor(path: Path, database: Any, head: Head, anchor: Head) -> None:

@@ -303,15 +303,18 @@ def test_without_an_expected_genesis_the_databases_own_is_told(tmp_path: Path) -
     store.close()
 
 
-def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "remedy"), [(1, "make it anew with 'ctt init'"), (3, "downgrade is not supported")]
+)
+def test_another_schema_is_refused(tmp_path: Path, version: int, remedy: str) -> None:
     make_chain(tmp_path, 1).close()
-    put_raw(tmp_path, b"mschema", (2).to_bytes(8, "big"))
+    put_raw(tmp_path, b"mschema", version.to_bytes(8, "big"))
 
     refusal = refused(tmp_path)
 
     assert refusal.exit_code == 65
-    assert "written in schema 2, this program reads schema 1" in str(refusal)
-    assert "downgrade is not supported" in str(refusal)
+    assert f"written in schema {version}, this program reads schema 2" in str(refusal)
+    assert remedy in str(refusal)
 
 
 def test_a_stray_file_among_the_tables_is_refused(tmp_path: Path) -> None:
