@@ -25,6 +25,7 @@ from ctt_state.crypto import address_of
 from ctt_state.genesis import development_genesis, development_key
 from node.cli.ca import issue_development
 from node.cli.init import initialise
+from node.cli.main import main
 from node.keys import KEY_FILE
 from tests.live_node import GENESIS
 from tests.network.chronicle import LOST, Chronicle, read_hashes, read_height
@@ -207,13 +208,18 @@ class Harness:
     # Data directories, of nodes that do not run
 
     def empty_data(self, node: int) -> None:
-        """All but its key and its TLS files is lost, and somebody runs `ctt init` again."""
+        """All but its key and its TLS files is lost, and somebody runs `ctt init` again. That makes no vote journal."""
         directory = self._stopped(node).directory
         for path in directory.iterdir():
             if path.name not in (KEY_FILE, TLS):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         initialise(directory, self._document, development_key(self.nodes[node].seat))
         self.chronicle.forgive(self.nodes[node].name)
+
+    def begin_journal(self, node: int, first_epoch: int) -> None:
+        """A new vote journal for a key that may have voted: it casts nothing before that epoch."""
+        command = ["journal", "init", "--dir", str(self._stopped(node).directory)]
+        assert main([*command, "--first-epoch", str(first_epoch)]) == 0
 
     def copy_data(self, node: int, backup: Path) -> None:
         shutil.copytree(self._stopped(node).directory, backup)

@@ -9,7 +9,6 @@ all nodes are the same, and none of them takes back what it ever told (P1, P2, P
 import asyncio
 import os
 import random
-import re
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -46,8 +45,7 @@ SYNC_SECONDS_MAX: Final = 30.0  # for a node that begins at block 0
 STANDSTILL_SECONDS: Final = 5.0
 STARVE_SECONDS_MAX: Final = 30.0
 UNDER_WAY_MAX: Final = 2  # blocks that were nearly final when their quorum went
-REFUSALS: Final = (Exit.DAMAGED, Exit.BROKEN)
-SAYS_NO_VOTE: Final = re.compile(r"not vot|no vote|journal|another process votes", re.IGNORECASE)
+LATER_EPOCH: Final = 2  # which no test reaches
 
 
 @pytest.fixture(autouse=True)
@@ -144,38 +142,53 @@ async def test_r4_all_nodes_are_killed_at_once(tmp_path: Path) -> None:
 
 
 async def test_r5_one_node_loses_its_data(tmp_path: Path) -> None:
-    """It fetches the chain from the others, or says why it does not; the others go on either way."""
+    """It refuses to run with a key whose votes are forgotten; from a later epoch on it may, and fetches the chain."""
     async with four_nodes(tmp_path) as network:
         await network.kill(3)
         network.empty_data(3)
-        await network.launch(3)
-
+        await check_refusal(network, 3)
         await recover(network, 0, 1, 2)
-        async with asyncio.timeout(SYNC_SECONDS_MAX):
-            while network.nodes[3].is_running:
-                heights = await network.heights()
-                if (heights[3] or 0) >= max(heights[node] or 0 for node in others(3)):
-                    return
-                await asyncio.sleep(0.1)
-        assert (await network.wait_ended(3)).code in REFUSALS
-        assert SAYS_NO_VOTE.search(network.log(3))
+
+        network.begin_journal(3, LATER_EPOCH)
+        await network.start(3)
+
+        await network.wait_for_blocks(2, 0, 1, 2, seconds_max=BACK_SECONDS_MAX)
+        newest = max(height or 0 for height in await network.heights())
+        await network.wait_for_height(newest, seconds_max=SYNC_SECONDS_MAX)
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="init makes a new journal for an old key: unless it hears of its own old votes first, the node votes",
-)
 async def test_r6_two_nodes_lose_their_data(tmp_path: Path) -> None:
-    """What they voted for is forgotten, so they say that they do not vote, and the chain waits for people."""
+    """What they voted for is forgotten, so they do not vote, and the chain waits for people rather than fork."""
     async with four_nodes(tmp_path) as network:
         await network.kill(2, 3)
         for node in (2, 3):
             network.empty_data(node)
-        await network.launch(2, 3)
+            await check_refusal(network, node)
+        await check_standstill(network, 0, 1)
+
+
+@pytest.mark.xfail(
+    strict=False,
+    reason="a node whose new journal begins in a later epoch takes its own old votes for another process's",
+)
+async def test_r6_two_nodes_that_lost_their_data_follow_until_a_later_epoch(tmp_path: Path) -> None:
+    async with four_nodes(tmp_path) as network:
+        await network.kill(2, 3)
+        for node in (2, 3):
+            network.empty_data(node)
+            network.begin_journal(node, LATER_EPOCH)
+        await network.start(2, 3)
 
         await check_standstill(network, 0, 1)
-        for node in (2, 3):
-            assert SAYS_NO_VOTE.search(network.log(node)), network.log(node)
+        newest = max(height or 0 for height in await network.heights())
+        await network.wait_for_height(newest, seconds_max=SYNC_SECONDS_MAX)
+
+
+async def check_refusal(network: Harness, node: int) -> None:
+    """It ends at once and says why."""
+    await network.launch(node)
+    assert (await network.wait_ended(node)).code == Exit.DAMAGED
+    assert "vote journal" in network.log(node).splitlines()[-1]
 
 
 @pytest.mark.parametrize("seconds", sorted({0.5, PAUSE_SECONDS}))
