@@ -314,6 +314,8 @@ class Runner:
                 assert_never(work)
 
     async def _cast(self, cast: Cast) -> None:
+        if cast.statement.epoch != self._engine.epoch:
+            return  # the epoch ended before its vote's turn, and in the next one this may be no validator
         journal, key, signer = self._journal, self._consensus_key, self._engine.me
         if journal is None or key is None or signer is None:
             raise AssertionError("a follower has nothing to vote with")
