@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from apps.client import Client, RpcError, call_object, decode_log
-from ctt_state.abi import decode_values
+from ctt_state.abi import MalformedCalldata, decode_values
 from ctt_state.crypto import InvalidKey, address_of, address_of_public_key, public_key, sign_compact
 from ctt_state.genesis import load_genesis
 from ctt_state.modules.authority import AUTHORITY
@@ -223,7 +223,7 @@ async def _ask(command: Command, options: argparse.Namespace) -> None:
             await command(client, options)
     except RpcError as refusal:
         raise _explain(refusal) from None
-    except (aiohttp.ClientError, ValueError) as fault:
+    except (aiohttp.ClientError, json.JSONDecodeError, MalformedCalldata) as fault:
         cause = " ".join(str(fault).split())[:200] or type(fault).__name__
         raise Failure(Exit.UNAVAILABLE, f"{options.rpc} does not answer as a node: {cause}") from None
 
