@@ -207,7 +207,9 @@ class Contents:
 
     def restored(self) -> Restored:
         votes = tuple(vote for kinds in self.votes.values() for vote in kinds.values())
-        return Restored(votes, tuple(self.certificates.values()), tuple(self.blocks.values()))
+        return Restored(
+            votes, tuple(self.certificates.values()), tuple(self.blocks.values()), self.marks.floor
+        )
 
     def items(self) -> Iterator[Item]:
         """What a rewritten journal holds."""

@@ -190,6 +190,7 @@ class World:
                 for each in machine.journal
                 if isinstance(each, Block) and each.header.height > head.height
             ),
+            floor,
         )
         machine.engine = self._make_engine(number, machine.secret, machine.final, restored)
         machine.is_up = True

@@ -618,6 +618,14 @@ def test_a_vote_with_our_key_that_we_did_not_cast_stops_the_node() -> None:
     assert "another process votes with this validator's key" in halt.reason
 
 
+def test_an_own_vote_below_what_the_journal_keeps_is_nobody_elses() -> None:
+    """A key whose journal was lost votes again from a later epoch, and hears of its old votes until then."""
+    old = certificate(Kind.NULLIFY, 1, signers=(0, 1, 2))
+
+    assert of(Talk(restored=Restored((), (), (), (0, 1))).hear(old), Halt) == []
+    assert of(Talk(restored=Restored((), (), (), (0, 0))).hear(old), Halt) != []
+
+
 def test_a_validator_that_listens_first_follows_but_does_not_vote() -> None:
     world = World(4)
     world.settings = replace(world.settings, listen_ms=2_000)

@@ -290,7 +290,7 @@ def test_what_is_final_is_forgotten_and_the_rest_is_kept(directory: Path) -> Non
     journal = open_journal(directory)
     for view in (1, 2, 3):
         cast(journal, notarize(view), certificate(notarize(view - 1)), block=make_block(view))
-    kept = Restored((sign(notarize(3)),), (), (make_block(3),))
+    kept = Restored((sign(notarize(3)),), (), (make_block(3),), (0, 2))
 
     journal.advance(0, 2, 2)
     assert journal.restored() == kept
@@ -336,7 +336,7 @@ def test_certificates_and_blocks_at_or_below_the_floor_are_not_written(journal: 
 
     cast(journal, notarize(3), certificate(finalize(2)), certificate(nullify(2)), block=make_block(2))
 
-    assert journal.restored() == Restored((sign(notarize(3)),), (), ())
+    assert journal.restored() == Restored((sign(notarize(3)),), (), (), (0, 2))
 
 
 def test_a_large_journal_is_rewritten_with_its_marks(directory: Path) -> None:

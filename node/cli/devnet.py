@@ -160,18 +160,19 @@ def _say_ready(validators: "list[Validator]", *, as_json: bool) -> None:
 class Validator:
     """A `ctt run` process of this network."""
 
-    def __init__(self, directory: Path, url: str, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, directory: Path, url: str, arguments: Sequence[str], document: bytes, key: bytes
+    ) -> None:
         self.directory = directory
+        self._document = document
+        self._key = key
         self.url = url
         self._arguments = arguments
         self._process: asyncio.subprocess.Process | None = None
 
     @classmethod
     async def start(cls, directory: Path, document: bytes, index: int, rpc_port: int) -> "Validator":
-        """Makes the data directory when there is none, and starts the process, which refuses to run the chain of
-        another document. Raises: Failure."""
-        if not (directory / DATABASE).exists():
-            initialise(directory, document, development_key(index))
+        """Starts the process, which refuses to run the chain of another document. Raises: Failure."""
         genesis = directory.parent / f"{directory.name}.genesis.json"
         genesis.write_bytes(document)
         arguments = (
@@ -179,12 +180,16 @@ class Validator:
             *("--account-slots", str(ACCOUNT_SLOTS)),
             *("--rpc-connections-per-address", str(CONNECTIONS_PER_ADDRESS)),
         )
-        validator = cls(directory, f"http://127.0.0.1:{rpc_port}", arguments)
+        validator = cls(
+            directory, f"http://127.0.0.1:{rpc_port}", arguments, document, development_key(index)
+        )
         await validator.spawn()
         return validator
 
     async def spawn(self) -> None:
-        """Starts the process (again)."""
+        """Starts the process (again), and makes its database when there is none: the others have the chain."""
+        if not (self.directory / DATABASE).exists():
+            initialise(self.directory, self._document, self._key)
         with _log_file(self.directory).open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "node.cli.main", "run", *self._arguments),

@@ -94,6 +94,7 @@ class Engine:
         self._consensus_key = consensus_key
         self._effects: list[Effect] = []
         self._final: Certificate | None = None  # of the highest final view of this epoch
+        self._forgotten = restored.forgotten
         self._halted = False
         self._unfinal = Unfinal(head)
         self._faults: dict[Hash, str] = {}  # of blocks that are invalid here
@@ -261,7 +262,11 @@ class Engine:
 
     def _watch_own(self, vote: Vote, current: Round) -> None:
         """A vote with this node's key that this node did not cast: somebody else has the key."""
-        if vote.signer == self._me and current.mine.get(vote.statement.kind) != vote.statement:
+        if (
+            vote.signer == self._me
+            and current.mine.get(vote.statement.kind) != vote.statement
+            and (vote.statement.epoch, vote.statement.view) > self._forgotten
+        ):
             self._halt(
                 f"another process votes with this validator's key: {_describe(vote.statement)} was not cast here; "
                 "stop the other process, or replace the key"
@@ -435,8 +440,6 @@ class Engine:
             self._rounds[vote.statement.view].mine[vote.statement.kind] = vote.statement
         for certificate in restored.certificates:
             statement = certificate.statement
-            if statement.epoch == self._epoch and self._me in dict(certificate.signatures):
-                self._rounds[statement.view].mine[statement.kind] = statement
             self._on_certificate(certificate, now)
             if statement.kind is Kind.FINALIZE and statement.epoch == self._epoch - 1:
                 self._last_boundary = certificate

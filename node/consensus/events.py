@@ -242,6 +242,10 @@ class Restored:
     votes: tuple[Vote, ...]
     certificates: tuple[Certificate, ...]
     blocks: tuple[Block, ...]
+    forgotten: tuple[int, int] = (
+        0,
+        0,
+    )  # epoch and view up to which own votes are not kept, and none will be cast
 
 
 NOTHING_RESTORED = Restored((), (), ())

@@ -167,10 +167,6 @@ async def test_r6_two_nodes_lose_their_data(tmp_path: Path) -> None:
         await check_standstill(network, 0, 1)
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="a node whose new journal begins in a later epoch takes its own old votes for another process's",
-)
 async def test_r6_two_nodes_that_lost_their_data_follow_until_a_later_epoch(tmp_path: Path) -> None:
     async with four_nodes(tmp_path) as network:
         await network.kill(2, 3)
