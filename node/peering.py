@@ -139,7 +139,7 @@ class Peering:
             self._tell_sync(sync.PeerStatus(peer.name, message))
         members = self._node.engine.validators
         signer = None if peer.validator is None else members.place_of_address(peer.validator)
-        self._node.runner.tell(events.Received(message, peer.name, signer))
+        self._node.runner.tell(events.Received(message, peer.name, signer, peer.validator))
 
     def _on_question(self, peer: PeerInfo, question: wire.Request) -> None:
         if len(self._questions) < QUESTIONS_WAITING_MAX:

@@ -717,6 +717,22 @@ def test_epochs_roll_and_the_boundary_is_final_before_the_next_begins() -> None:
     ]
 
 
+def test_a_vote_that_comes_before_its_epoch_counts_by_its_signers_place_there() -> None:
+    talk = Talk()
+    boundary = make_block(height=Height(900))
+    members, secrets = make_set(5)
+    voters = [place for place in range(5) if members.keys[place] != MEMBERS.keys[ME]]
+    statement = Statement(Kind.NULLIFY, 1, 1, 0, ZERO_HASH)
+    for place in voters[:4]:
+        early = sign_vote(statement, place, secrets[place], GENESIS_HASH)
+        address = members.members[place].address
+        talk.tell(Received(early, "peer", MEMBERS.place_of_address(address), address))
+
+    talk.tell(BlockFinal(Head(boundary.header, boundary.header.hash), members))
+
+    assert (talk.engine.epoch, talk.engine.view) == (1, 2)
+
+
 def test_everyone_may_crash_at_once() -> None:
     world = World(4, epoch_blocks=10)
     world.run_ms(6_700)

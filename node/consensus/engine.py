@@ -12,6 +12,7 @@ stands in `Round.mine` from the moment a `Cast` is asked for, and the journal gu
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final, assert_never
 
 from ctt_state.block import Block, Header
@@ -391,7 +392,13 @@ class Engine:
             self._start_epoch(header.epoch + 1, next_set, now)
             early, self._early = self._early, deque(maxlen=EARLY_MAX)
             for received in early:
-                self._on_message(received, now)
+                self._on_message(self._with_present_place(received), now)
+
+    def _with_present_place(self, received: Received) -> Received:
+        """A message that waited for the epoch: who sent it may have another place in its set, or its first."""
+        if received.address is None:
+            return received
+        return replace(received, signer=self._validators.place_of_address(received.address))
 
     # --- epochs and views -----------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ctt_state.block import Block, Header
-from ctt_state.units import Hash, Height, Ms
+from ctt_state.units import Address, Hash, Height, Ms
 from ctt_state.validators import ValidatorSet
 from ctt_state.votes import Certificate, Evidence, Statement, Vote
 
@@ -79,11 +79,13 @@ class Tick:
 @dataclass(frozen=True, slots=True)
 class Received:
     """A message from a peer. `signer` is the place in the epoch's set of the validator that the peer has shown to be,
-    None for others; a vote counts only from its own signer."""
+    None for others; a vote counts only from its own signer. With the validator's address the place can be found again
+    when the message waits for the next epoch."""
 
     message: Message
     source: Source
     signer: int | None
+    address: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
