@@ -1,0 +1,781 @@
+"""Real engines on modelled machines in virtual time: everything that happens follows from one seed.
+
+A machine is an engine, a disk, a queue of storage work and two clocks. It can stop before and after each effect that it
+carries out, and between the writing, the syncing and the telling of each thing that goes to the disk.
+"""
+
+import hashlib
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import count
+from random import Random
+from typing import Final
+
+from ctt_state import crypto, votes
+from ctt_state.block import Block
+from ctt_state.crypto import sha256
+from ctt_state.light import LightRejected, check_body
+from ctt_state.units import Hash, Ms
+from ctt_state.validators import Member, ValidatorSet, boundary_of, epoch_of
+from ctt_state.votes import Certificate, InvalidCertificate, Kind, Vote, check_certificate, sign_vote
+from node.consensus.engine import Engine
+from node.consensus.events import (
+    Accuse,
+    BlockArrived,
+    BlockBuilt,
+    BlockFinal,
+    BlockUnplaced,
+    BlockValidated,
+    Broadcast,
+    Build,
+    BuildFailed,
+    Cast,
+    Effect,
+    Event,
+    Fetch,
+    Finalize,
+    GetCertificates,
+    Halt,
+    Head,
+    Message,
+    Now,
+    Proposal,
+    Received,
+    Send,
+    Status,
+    Tick,
+    Validate,
+    VoteSigned,
+)
+from node.consensus.settings import Settings
+from tests.simulation.behaviours import Behaviour
+from tests.simulation.checker import Checker, Sizes
+from tests.simulation.disk import GENESIS_HASH, Disk, Ledger, UnknownParent, make_block, make_genesis, state_root
+from tests.simulation.network import Network
+
+PERIOD_MS: Final = 333
+WALL_MS: Final = 1_800_000_000_000
+MONO_MS: Final = 1_000_000
+LAG_BLOCKS: Final = 2  # further behind a peer, a machine asks for ranges of final blocks
+RANGE_BLOCKS: Final = 128
+RANGE_RETRY_MS: Final = 1_000
+FETCH_PEERS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Final blocks from a peer, and the certificate of the last."""
+
+    blocks: tuple[Block, ...]
+    certificate: Certificate
+
+
+Work = Build | Validate | Cast | Finalize | Apply
+
+
+@lru_cache(maxsize=4096)
+def secret_of(owner: int, generation: int) -> bytes:
+    return sha256(b"consensus key %d %d" % (owner, generation))
+
+
+@lru_cache(maxsize=4096)
+def public_of(secret: bytes) -> bytes:
+    return crypto.public_key(secret)
+
+
+@lru_cache(maxsize=4096)
+def member_of(owner: int, generation: int) -> Member:
+    """A validator keeps its address when it takes a new consensus key."""
+    return Member(crypto.address_of(secret_of(owner, 0)), public_of(secret_of(owner, generation)))
+
+
+@contextmanager
+def quick_signatures(are_real: bool = False) -> Iterator[None]:
+    """Hashes in place of the curve, a thousand times as fast: nobody in these worlds forges but on purpose."""
+    if are_real:
+        yield
+        return
+    real = votes.sign_compact, votes.verify
+
+    def sign(secret: bytes, digest: bytes) -> bytes:
+        return hashlib.sha512(public_of(secret) + digest).digest()
+
+    def verify(public_key: bytes, digest: bytes, signature: bytes) -> bool:
+        return hashlib.sha512(public_key + digest).digest() == signature
+
+    votes.sign_compact, votes.verify = sign, verify
+    try:
+        yield
+    finally:
+        votes.sign_compact, votes.verify = real
+
+
+class Sets:
+    """The validators of each epoch, by the machine that owns the key and the key's generation."""
+
+    def __init__(self, chance: Random, size: int, spare: list[int], fixed: frozenset[int], changes: bool) -> None:
+        """`fixed` never leave, and there are always enough others to outnumber them."""
+        self.owners: list[dict[int, int]] = [dict.fromkeys(range(size), 0)]
+        self.last_change: int | None = None if changes else 0
+        self._chance, self._spare, self._fixed = chance, spare, fixed
+        self._sets: list[ValidatorSet] = [self._make(self.owners[0])]
+
+    def __call__(self, epoch: int) -> ValidatorSet:
+        while len(self._sets) <= epoch:
+            self.owners.append(self._next(self.owners[-1]))
+            self._sets.append(self._make(self.owners[-1]))
+        return self._sets[epoch]
+
+    def known(self) -> int:
+        """The epochs whose sets have been looked at."""
+        return len(self._sets)
+
+    def _next(self, owners: dict[int, int]) -> dict[int, int]:
+        after = dict(owners)
+        if self.last_change is not None and len(self.owners) > self.last_change:
+            return after
+        change = self._chance.choice(["add", "remove", "rotate", "nothing"])
+        movable = [each for each in owners if each not in self._fixed]
+        absent = sorted({*range(len(self.owners[0])), *self._spare} - set(owners))
+        if change == "add" and absent:
+            after[self._chance.choice(absent)] = 0
+        elif change == "remove" and len(owners) - 1 > 3 * max(len(self._fixed), 1) and movable:
+            del after[self._chance.choice(movable)]
+        elif change == "rotate" and movable:
+            after[self._chance.choice(movable)] += 1
+        return after
+
+    @staticmethod
+    def _make(owners: dict[int, int]) -> ValidatorSet:
+        members = [member_of(owner, generation) for owner, generation in owners.items()]
+        return ValidatorSet(tuple(sorted(members, key=lambda each: each.consensus_key)))
+
+
+@dataclass
+class Clock:
+    """A machine's two clocks. The monotonic one may run up to some percent off, the other may also jump."""
+
+    started_ms: int = 0
+    base_ms: int = MONO_MS
+    drift: int = 0  # per mille
+    offset_ms: int = 0
+
+    def now(self, at_ms: int) -> Now:
+        elapsed = at_ms - self.started_ms
+        return Now(self.base_ms + elapsed * (1000 + self.drift) // 1000, Ms(WALL_MS + at_ms + self.offset_ms))
+
+    def when(self, mono_ms: int) -> int:
+        """The true time at which the monotonic clock will show this."""
+        return self.started_ms - (self.base_ms - mono_ms) * 1000 // (1000 + self.drift)
+
+
+@dataclass
+class Machine:
+    """`owner` is whose keys it has: its own number, or for a twin that of the other. `life` counts starts: what was
+    under way before one never arrives."""
+
+    number: int
+    owner: int
+    disk: Disk
+    ledger: Ledger
+    clock: Clock
+    engine: Engine
+    generation: int = 0
+    behaviour: Behaviour | None = None
+    is_up: bool = False
+    is_halted: bool = False
+    life: int = 0
+    works: deque[Work] = field(default_factory=deque)
+    is_working: bool = False
+    tick_at: int = -1
+    crash_in: int = 0  # effect boundaries until it stops; 0: it does not
+    down_ms: int = 0  # for how long then
+    heights: dict[int, int] = field(default_factory=dict)
+    asked_range_ms: int = -1_000_000
+    fetches: int = 0
+
+    @property
+    def is_honest(self) -> bool:
+        return self.behaviour is None
+
+    @property
+    def secret(self) -> bytes:
+        return secret_of(self.owner, self.generation)
+
+    @property
+    def key(self) -> bytes:
+        return public_of(self.secret)
+
+    @property
+    def address(self) -> bytes:
+        return member_of(self.owner, 0).address
+
+
+class _Stopped(Exception):
+    """The machine has just crashed; whatever it was doing ends here."""
+
+
+class Cluster:
+    """Machines `0..size-1` are the first set, `followers` have keys that may join it; then come the twins' doubles."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        size: int,
+        followers: int = 0,
+        epoch_blocks: int = 20,
+        behaviours: dict[int, Behaviour] | None = None,
+        twins: tuple[int, ...] = (),
+        set_changes: bool = False,
+        engine: type[Engine] = Engine,
+        settings: Settings | None = None,
+        keeps_trace: bool = True,
+    ) -> None:
+        self.seed, self.size, self.followers, self.epoch_blocks = seed, size, followers, epoch_blocks
+        self.chance = Random(f"{seed} world")
+        self.settings = settings or Settings(PERIOD_MS)
+        self.at_ms = 0
+        self.views = 0
+        self.boundaries: Counter[str] = Counter()
+        self.crashes: Counter[str] = Counter()
+        self.work_ms: dict[type[object], tuple[int, int]] = {
+            Build: (2, 20),
+            Validate: (2, 20),
+            Cast: (1, 4),
+            Finalize: (1, 5),
+            Apply: (1, 5),
+        }
+        self._engine = engine
+        self._unwatchful = type("Unwatchful", (engine,), {"_watch_own": lambda *_: None})
+        behaviours = dict(behaviours or {})
+        byzantine = frozenset({*behaviours, *twins})
+        spare = list(range(size, size + followers))
+        self.sets = Sets(Random(f"{seed} sets"), size, spare, byzantine, set_changes)
+        self.genesis = make_genesis(self.sets(0), WALL_MS - PERIOD_MS)
+        self.checker = Checker(
+            self.genesis,
+            self.sets,
+            epoch_blocks=epoch_blocks,
+            period_ms=self.settings.period_ms,
+            byzantine=frozenset(member_of(each, 0).consensus_key for each in byzantine),
+        )
+        self._queue: list[tuple[int, int, int, int, object]] = []
+        self._numbers = count()
+        self._tops: dict[int, int] = {}
+        self._trace = hashlib.sha256() if keeps_trace else None
+        self._steps = 0
+        owners = [*range(size + followers), *twins]
+        self.network = Network(Random(f"{seed} network"), len(owners))
+        for twin in twins:
+            behaviours[twin] = Behaviour()
+        self.machines = [self._make_machine(*each, behaviours) for each in enumerate(owners)]
+        for machine in self.machines:
+            self._start(machine)
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def run_ms(self, milliseconds: int, until: Callable[[], bool] | None = None) -> bool:
+        """Lets so much time pass, or less if the condition, looked at after each event, holds earlier. Whether it
+        held."""
+        end_ms = self.at_ms + milliseconds
+        queue = self._queue
+        while queue and queue[0][0] <= end_ms:
+            at_ms, _, number, life, what = heapq.heappop(queue)
+            self.at_ms = max(self.at_ms, at_ms)
+            self._happen(number, life, what)
+            if until is not None and until():
+                return True
+        self.at_ms = end_ms
+        return False
+
+    def _later(self, machine: Machine, what: object, after_ms: int = 0) -> None:
+        """For a machine as it is now: after a crash it never happens."""
+        heapq.heappush(
+            self._queue, (self.at_ms + after_ms, next(self._numbers), machine.number, machine.life, what)
+        )
+
+    def _happen(self, number: int, life: int, what: object) -> None:
+        machine = self.machines[number]
+        if machine.life != life or not machine.is_up:
+            if what == "restart" and not machine.is_up and machine.life == life:
+                self._start(machine)
+            return
+        try:
+            match what:
+                case "tick":
+                    if machine.tick_at == self.at_ms:
+                        self._tell(machine, Tick())
+                case "work":
+                    self._do(machine)
+                case "rekey":
+                    self._crash(machine, 0)
+                case _ if callable(what):
+                    what()
+                case _:
+                    self._tell(machine, what)  # type: ignore[arg-type]
+        except _Stopped:
+            pass
+
+    # --- machines -------------------------------------------------------------------------------------------------
+
+    def _make_machine(self, number: int, owner: int, behaviours: dict[int, Behaviour]) -> Machine:
+        disk = Disk([self.genesis])
+        drift = 0
+        machine = Machine(number, owner, disk, Ledger(disk), Clock(drift=drift), None)  # type: ignore[arg-type]
+        machine.behaviour = behaviours.get(owner)
+        return machine
+
+    def _start(self, machine: Machine) -> None:
+        disk = machine.disk
+        head = disk.head
+        epoch = epoch_of(head.height + 1, self.epoch_blocks)
+        members = self.sets(epoch)
+        machine.generation = self.sets.owners[epoch].get(machine.owner, machine.generation)
+        machine.clock.started_ms = self.at_ms
+        machine.clock.base_ms = MONO_MS + self.chance.randrange(1000)
+        machine.ledger = Ledger(disk)
+        machine.works.clear()
+        machine.heights.clear()
+        machine.is_working, machine.is_up, machine.is_halted = False, True, False
+        machine.asked_range_ms = -1_000_000
+        machine.crash_in = 0
+        is_member = members.place_of_key(machine.key) is not None
+        if machine.is_honest:
+            self.checker.on_restart(machine.number, [each.header.hash for each in disk.final])
+        make = self._engine if machine.is_honest else self._unwatchful
+        machine.engine = make(
+            self.settings,
+            genesis_hash=GENESIS_HASH,
+            epoch_blocks=self.epoch_blocks,
+            head=Head(head, head.hash),
+            epoch=epoch,
+            validators=members,
+            consensus_key=machine.key,
+            restored=disk.restored(machine.key),
+            now=self._now(machine),
+        )
+        self._note(machine, b"start" if is_member else b"follow")
+        machine.tick_at = self.at_ms
+        self._later(machine, "tick")
+
+    def crash(self, number: int, down_ms: int | None) -> None:
+        """At once; None: for good."""
+        try:
+            self._crash(self.machines[number], down_ms)
+        except _Stopped:
+            pass
+
+    def arm_crash(self, number: int, boundaries: int, down_ms: int) -> None:
+        """When the machine has passed so many more effect boundaries."""
+        machine = self.machines[number]
+        if machine.is_up and not machine.is_halted:
+            machine.crash_in, machine.down_ms = boundaries, down_ms
+
+    def restart(self, number: int) -> None:
+        machine = self.machines[number]
+        if not machine.is_up:
+            machine.life += 1
+            self._start(machine)
+
+    def _crash(self, machine: Machine, down_ms: int | None) -> None:
+        if machine.is_up:
+            machine.is_up, machine.crash_in = False, 0
+            machine.life += 1
+            self._lose_unsynced(machine)
+            self._note(machine, b"crash")
+            if down_ms is not None:
+                self._later(machine, "restart", down_ms)
+        raise _Stopped
+
+    def _lose_unsynced(self, machine: Machine) -> None:
+        """What was written and not synced is lost, torn, or on the disk all the same."""
+        journal = machine.disk.journal(machine.key)
+        if not journal.unsynced:
+            return
+        if self.chance.random() < 0.5:
+            journal.tear()
+        else:
+            self._sync(machine)
+
+    def _boundary(self, machine: Machine, name: str) -> None:
+        """A place where the machine can stop."""
+        self.boundaries[name] += 1
+        if machine.crash_in:
+            machine.crash_in -= 1
+            if not machine.crash_in:
+                self.crashes[name] += 1
+                self._crash(machine, machine.down_ms)
+
+    def _now(self, machine: Machine) -> Now:
+        return machine.clock.now(self.at_ms)
+
+    # --- a step of an engine --------------------------------------------------------------------------------------
+
+    def _tell(self, machine: Machine, event: Event) -> None:
+        if machine.is_halted:
+            return
+        engine = machine.engine
+        self._note_event(machine, event)
+        effects = engine.step(event, self._now(machine))
+        self._count_views(machine)
+        self._steps += 1
+        if self._steps % 64 == 0:
+            self._measure(machine)
+        for effect in effects:
+            if machine.crash_in:
+                self._boundary(machine, f"before {type(effect).__name__}")
+            self._carry_out(machine, effect)
+            if machine.crash_in:
+                self._boundary(machine, f"after {type(effect).__name__}")
+        due_ms = max(machine.clock.when(engine.deadline_ms), self.at_ms)
+        while machine.clock.now(due_ms).mono_ms < engine.deadline_ms:
+            due_ms += 1
+        if due_ms != machine.tick_at or due_ms == self.at_ms:
+            machine.tick_at = due_ms
+            self._later(machine, "tick", due_ms - self.at_ms)
+
+    def _count_views(self, machine: Machine) -> None:
+        epoch, view = machine.engine.epoch, machine.engine.view
+        known = self._tops.get(epoch, 0)
+        if view > known and machine.is_honest:
+            self.views += view - known
+            self._tops[epoch] = view
+
+    def _measure(self, machine: Machine) -> None:
+        engine = machine.engine
+        if machine.is_honest:
+            sizes = Sizes(
+                rounds=len(list(engine._rounds)),
+                blocks=len(engine._unfinal._blocks),
+                early=len(engine._early),
+                seen=len(engine._seen_ms),
+                views_open=engine.view - engine.finalized_view,
+            )
+            self.checker.on_sizes(machine.number, sizes)
+
+    def _carry_out(self, machine: Machine, effect: Effect) -> None:
+        match effect:
+            case Build() | Validate() | Cast() | Finalize():
+                self._give(machine, effect)
+            case Fetch():
+                self._fetch(machine, effect)
+            case Broadcast(message):
+                self._say(machine, message)
+                for other in self.machines:
+                    if other is not machine:
+                        self._send(machine, other.number, message)
+            case Send(to, message):
+                assert isinstance(to, int)
+                self._say(machine, message)
+                self._send(machine, to, message)
+            case Accuse(evidence):
+                accused = self.sets(evidence.first.statement.epoch).keys[evidence.first.signer]
+                if machine.is_honest:
+                    self.checker.on_accused(accused)
+            case Halt(reason, _):
+                machine.is_halted = True
+                if machine.is_honest:
+                    self.checker.on_halted(machine.number, reason)
+                raise _Stopped
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    def _say(self, machine: Machine, message: Message) -> None:
+        """Shows the checker what an honest machine tells others."""
+        if not machine.is_honest:
+            return
+        checker, head = self.checker, machine.disk.head
+        match message:
+            case Vote():
+                checker.on_vote(message, head)
+            case Certificate():
+                checker.on_certificate(message)
+            case Proposal(block, vote, parent, nullifications):
+                checker.on_block(block.header)
+                for certificate in (parent, *nullifications):
+                    if certificate is not None:
+                        checker.on_certificate(certificate)
+                checker.on_vote(vote, head)
+            case Status(finalized_height=height, finalized_hash=block_hash, finalization=finalization):
+                checker.on_told(machine.number, height, block_hash)
+                if finalization is not None:
+                    checker.on_certificate(finalization)
+
+    def _send(self, machine: Machine, to: int, message: Message) -> None:
+        if machine.behaviour is None:
+            self._post(machine, to, message)
+            return
+        for extra_ms, changed in machine.behaviour.says(self, machine, to, message):
+            self.show_byzantine(machine, changed)
+            self._post(machine, to, changed, extra_ms)
+
+    def show_byzantine(self, machine: Machine, message: Message) -> None:
+        """What a faulty machine sends counts for quorums as well."""
+        checker, head = self.checker, machine.disk.head
+        match message:
+            case Vote(statement=statement) if statement.epoch < self.sets.known():
+                checker.on_vote(message, head)
+            case Certificate(statement=statement) if statement.epoch < self.sets.known():
+                checker.on_certificate(message, is_honest=False)
+            case Proposal(block, vote, _, _) if vote.statement.epoch < self.sets.known():
+                checker.on_block(block.header)
+                checker.on_vote(vote, head)
+
+    def _post(self, machine: Machine, to: int, message: Message, extra_ms: int = 0) -> None:
+        other = self.machines[to]
+        if not other.is_up or (other.owner == machine.owner and other is machine):
+            return
+        for delay_ms in self.network.delays(machine.number, to, self.at_ms):
+            source = machine.number
+            self._later(other, lambda: self._receive(other, source, message), delay_ms + extra_ms)
+
+    def _receive(self, machine: Machine, source: int, message: Message) -> None:
+        """Links are authenticated: the receiver knows whose they are. It looks that up in its present set."""
+        if isinstance(message, Status):
+            self._on_height(machine, source, message.finalized_height)
+        signer = machine.engine.validators.place_of_address(self.machines[source].address)
+        self._tell(machine, Received(message, source, signer))
+
+    # --- storage --------------------------------------------------------------------------------------------------
+
+    def _give(self, machine: Machine, work: Work) -> None:
+        machine.works.append(work)
+        if not machine.is_working:
+            self._next_work(machine)
+
+    def _next_work(self, machine: Machine) -> None:
+        machine.is_working = bool(machine.works)
+        if machine.works:
+            low, high = self.work_ms[type(machine.works[0])]
+            self._later(machine, "work", low + int(self.chance.random() * (high - low + 1)))
+
+    def _do(self, machine: Machine) -> None:
+        work = machine.works.popleft()
+        match work:
+            case Build():
+                event = self._build(machine, work)
+                self._boundary(machine, "built")
+                self._later(machine, event)
+            case Validate(block):
+                event = self._validate(machine, block)
+                self._boundary(machine, "validated")
+                self._later(machine, event)
+            case Cast():
+                self._cast(machine, work)
+            case Finalize(block_hash, certificate):
+                try:
+                    path = machine.ledger.path_to(block_hash)
+                except UnknownParent:
+                    path = []  # catching up was faster
+                for block in path:
+                    self._commit(machine, block, certificate if block is path[-1] else None)
+            case Apply(blocks, certificate):
+                self._apply(machine, blocks, certificate)
+        self._next_work(machine)
+
+    def _sets_of(self, height: int) -> tuple[ValidatorSet, ValidatorSet]:
+        epoch = epoch_of(height, self.epoch_blocks)
+        return self.sets(epoch), self.sets(epoch + 1)
+
+    def _build(self, machine: Machine, build: Build) -> Event:
+        try:
+            parent = machine.ledger.parent(build.parent_hash)
+        except UnknownParent:
+            return BuildFailed(build.view)
+        block = self.make_block(parent, build.view, build.timestamp_ms, b"%d" % machine.number)
+        machine.ledger.executed[block.header.hash] = block
+        return BlockBuilt(block)
+
+    def make_block(self, parent: object, view: int, timestamp_ms: int, transaction: bytes) -> Block:
+        return make_block(
+            parent,  # type: ignore[arg-type]
+            view=view,
+            timestamp_ms=timestamp_ms,
+            sets=self._sets_of(parent.height + 1),  # type: ignore[attr-defined]
+            epoch_blocks=self.epoch_blocks,
+            transactions=(transaction,),
+        )
+
+    def _validate(self, machine: Machine, block: Block) -> Event:
+        block_hash = block.header.hash
+        try:
+            fault = self._execute(machine, block)
+        except UnknownParent:
+            return BlockUnplaced(block_hash)
+        return BlockValidated(block_hash, fault)
+
+    def _execute(self, machine: Machine, block: Block) -> str | None:
+        """Why the block is invalid, or None. Raises: UnknownParent."""
+        header = block.header
+        parent = machine.ledger.parent(header.parent_hash)
+        expected = self.make_block(parent, header.view, header.timestamp_ms, b"").header
+        if header.state_root != state_root(parent, block.transactions):
+            return "state root differs"
+        for name in ("epoch", "height", "validators_hash", "next_validators_hash", "proposer"):
+            if getattr(header, name) != getattr(expected, name):
+                return f"{name} differs"
+        try:
+            check_body(block)
+        except LightRejected as fault:
+            return str(fault)
+        machine.ledger.executed[header.hash] = block
+        return None
+
+    def _cast(self, machine: Machine, cast: Cast) -> None:
+        """Guard, write, sync, sign, tell: the machine can stop between any two."""
+        engine, journal = machine.engine, machine.disk.journal(machine.key)
+        if engine.me is None:
+            raise AssertionError("a follower votes")
+        vote = journal.held(cast.statement)
+        if vote is None:
+            if (cast.statement.epoch, cast.statement.view) <= journal.floor:
+                return  # the block became final before its vote's turn
+            refusal = journal.refusal(cast.statement)
+            if refusal is not None and machine.is_honest:
+                self.checker.on_refused(machine.number, refusal)
+            vote = sign_vote(cast.statement, engine.me, machine.secret, GENESIS_HASH)
+            self._boundary(machine, "before append")
+            journal.write(vote, cast.reliance, cast.block)
+            self._boundary(machine, "before sync")
+            self._sync(machine)
+            self._boundary(machine, "before signed")
+        self._later(machine, VoteSigned(vote))
+
+    def _sync(self, machine: Machine) -> None:
+        step = machine.disk.journal(machine.key).sync()
+        if machine.is_honest:
+            self.checker.on_synced(machine.key, step)
+
+    def _apply(self, machine: Machine, blocks: tuple[Block, ...], certificate: Certificate) -> None:
+        for block in blocks:
+            if block.header.height != machine.disk.head.height + 1:
+                continue  # consensus was faster
+            try:
+                fault = self._execute(machine, block)
+            except UnknownParent:
+                return
+            if fault is not None:
+                raise AssertionError(f"block {block.header.height} is final and invalid: {fault}")
+            self._commit(machine, block, certificate if block is blocks[-1] else None)
+        self._later(machine, Received(certificate, None, None))
+        machine.asked_range_ms = -1_000_000
+
+    def _commit(self, machine: Machine, block: Block, certificate: Certificate | None) -> None:
+        header = block.header
+        self._boundary(machine, "before final block")
+        machine.ledger.commit(block, certificate)
+        if machine.is_honest:
+            self.checker.on_final(machine.number, block, certificate)
+        self._boundary(machine, "after final block")
+        is_boundary = header.height == boundary_of(header.epoch, self.epoch_blocks)
+        next_set = self.sets(header.epoch + 1) if is_boundary else None
+        self._later(machine, BlockFinal(Head(header, header.hash), next_set))
+        machine.disk.journal(machine.key).advance(header)
+        self._boundary(machine, "after prune")
+        if next_set is not None:
+            owners = self.sets.owners[header.epoch + 1]
+            if owners.get(machine.owner, machine.generation) != machine.generation:
+                self._later(machine, "rekey", self.chance.choice([0, 1, 300, 2000]))
+
+    # --- getting blocks -------------------------------------------------------------------------------------------
+
+    def _fetch(self, machine: Machine, fetch: Fetch) -> None:
+        """Asks three others, those first that should have it; the engine asks again while it needs the block."""
+        members = self.sets(machine.engine.epoch).members
+        addresses = {members[each].address for each in fetch.holders if each < len(members)}
+        others = [each for each in self.machines if each is not machine]
+        self.chance.shuffle(others)
+        others.sort(key=lambda each: each.address not in addresses)
+        machine.fetches += 1
+        if machine.fetches % 2 == 0:
+            self.chance.shuffle(others)
+        for other in others[:FETCH_PEERS]:
+            self._ask(machine, other, lambda peer: self._give_block(machine, peer, fetch.block_hash))
+
+    def _ask(self, machine: Machine, other: Machine, answer: Callable[[Machine], None]) -> None:
+        if other.is_up:
+            for delay_ms in self.network.delays(machine.number, other.number, self.at_ms)[:1]:
+                self._later(other, lambda: answer(other), delay_ms)
+
+    def _reply(self, peer: Machine, machine: Machine, what: Callable[[], None]) -> None:
+        if machine.is_up:
+            for delay_ms in self.network.delays(peer.number, machine.number, self.at_ms)[:1]:
+                self._later(machine, what, delay_ms)
+
+    def _give_block(self, machine: Machine, peer: Machine, block_hash: Hash) -> None:
+        held = peer.ledger.executed.get(block_hash) or peer.engine.block(block_hash)
+        if held is None:
+            held = next((each for each in peer.disk.final[-200:] if each.header.hash == block_hash), None)
+        if held is not None:
+            block = held
+            self._reply(peer, machine, lambda: self._tell(machine, BlockArrived(block)))
+
+    def _on_height(self, machine: Machine, source: int, height: int) -> None:
+        """Catching up: ranges of final blocks from a peer that has more."""
+        machine.heights[source] = height
+        head = machine.disk.head.height
+        ahead = [each for each, known in sorted(machine.heights.items()) if known > head + LAG_BLOCKS]
+        if ahead and self.at_ms >= machine.asked_range_ms + RANGE_RETRY_MS:
+            machine.asked_range_ms = self.at_ms
+            peer = self.machines[self.chance.choice(ahead)]
+            self._ask(machine, peer, lambda other: self._give_range(machine, other, head + 1))
+
+    def _give_range(self, machine: Machine, peer: Machine, first: int) -> None:
+        held = peer.disk.certificates
+        last = max((each for each in held if first <= each < first + RANGE_BLOCKS), default=0)
+        if last:
+            blocks, certificate = tuple(peer.disk.final[first : last + 1]), held[last]
+            self._reply(peer, machine, lambda: self._on_range(machine, blocks, certificate))
+
+    def _on_range(self, machine: Machine, blocks: tuple[Block, ...], certificate: Certificate) -> None:
+        statement, last = certificate.statement, blocks[-1].header
+        try:
+            check_certificate(certificate, self.sets(statement.epoch).keys, GENESIS_HASH)
+        except InvalidCertificate:
+            return
+        if statement.kind is Kind.FINALIZE and statement.block_hash == last.hash:
+            self._give(machine, Apply(blocks, certificate))
+
+    # --- trace ----------------------------------------------------------------------------------------------------
+
+    @property
+    def trace_hash(self) -> str:
+        return "" if self._trace is None else self._trace.hexdigest()
+
+    def _note(self, machine: Machine, what: bytes) -> None:
+        if self._trace is not None:
+            self._trace.update(b"%d %d " % (self.at_ms, machine.number) + what)
+
+    def _note_event(self, machine: Machine, event: Event) -> None:
+        if self._trace is None:
+            return
+        what = type(event).__name__
+        match event:
+            case Received(message, source, signer):
+                what = f"{type(message).__name__} {source} {signer} {_place(message)}"
+            case VoteSigned(vote):
+                what = f"signed {_place(vote)}"
+            case BlockFinal(head, _):
+                what = f"final {head.header.height} {head.block_hash.hex()}"
+            case BlockBuilt(block) | BlockArrived(block):
+                what = f"{what} {block.header.hash.hex()}"
+        self._note(machine, f"{what} {machine.engine.epoch} {machine.engine.view}".encode())
+
+
+def _place(message: Message) -> str:
+    match message:
+        case Vote(statement, signer, _):
+            return f"{statement.kind} {statement.epoch} {statement.view} {signer} {statement.block_hash.hex()}"
+        case Certificate(statement, _):
+            return f"{statement.kind} {statement.epoch} {statement.view} {statement.block_hash.hex()}"
+        case Proposal(_, vote, _, _):
+            return _place(vote)
+        case Status(epoch, view, height, _, _):
+            return f"{epoch} {view} {height}"
+        case GetCertificates(epoch, from_view, to_view):
+            return f"{epoch} {from_view} {to_view}"
