@@ -7,6 +7,7 @@ Nothing here waits for a peer. What takes a thread is done one after the other b
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, Protocol, assert_never
@@ -44,12 +45,13 @@ class Network(Protocol):
 class Peering:
     """What the network calls (`p2p.network.Handler`) and what the node calls (`node.node.Outside`)."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, clocks: Callable[[], events.Now] = read_clocks) -> None:
         chain, head = ledger.chain, head_of(ledger.head)
         rules = ChainRules(ledger.genesis.hash, chain.epoch_blocks, chain.block_period_ms)
         validators = ledger.next_validators()
-        self._sync = sync.Sync(rules, head=head, validators=validators, now_ms=read_clocks().mono_ms)
+        self._sync = sync.Sync(rules, head=head, validators=validators, now_ms=clocks().mono_ms)
         self._ledger = ledger
+        self._clocks = clocks
         self._gossip: deque[bytes] = deque()
         self._is_gossiping = False
         self._batches: deque[tuple[PeerInfo, tuple[bytes, ...]]] = deque()
@@ -179,12 +181,12 @@ class Peering:
         return len(self._network.peers())
 
     def is_syncing(self) -> bool:
-        return self._sync.is_syncing(read_clocks().mono_ms)
+        return self._sync.is_syncing(self._clocks().mono_ms)
 
     # --- catching up ----------------------------------------------------------------------------------------------
 
     def _tell_sync(self, event: sync.Event) -> None:
-        for effect in self._sync.step(event, read_clocks().mono_ms):
+        for effect in self._sync.step(event, self._clocks().mono_ms):
             match effect:
                 case sync.Ask(peer, sync.GetBlock(request, block_hash)):
                     self._network.send(PeerId(str(peer)), wire.GetBlock(request, block_hash))
