@@ -51,7 +51,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     issue.add_argument("--out", type=Path, required=True, metavar="DIR/tls", help="made; it may not exist")
     issue.add_argument("--name", type=node_name, required=True, help="of the node, such as validator-1")
     issue.add_argument(
-        "--validator", type=address, metavar="ADDRESS", help="of its consensus key (ctt key show)"
+        "--validator", type=address, metavar="ADDRESS", help="its address in the set of validators"
     )
     _add_days(issue, NODE_DAYS)
     _add_command(commands, "list", run_list, "show all certificates")
