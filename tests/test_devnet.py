@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -53,10 +55,10 @@ class Devnet:
         tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in tasks.read_text().split()]
 
-    def height(self) -> int:
+    def height(self, validator: int = 0) -> int:
         body = b'{"jsonrpc":"2.0","id":1,"method":"eth_blockNumber","params":[]}'
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}", body, {"Content-Type": "application/json"}
+            f"http://127.0.0.1:{self.port + validator}", body, {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=10) as response:
             return int(json.loads(response.read())["result"], 16)
@@ -129,6 +131,55 @@ def test_nohup_keeps_it_running(tmp_path: Path) -> None:
             assert network.process.poll() is None
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def process_of(directory: Path) -> int:
+    """The validator that works in this directory; 0 while there is none."""
+    try:
+        return int((directory / "node.lock").read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "is_emptied"), [(0, False), (3, True)], ids=["killed", "emptied"])
+def test_the_others_go_on_and_the_lost_one_comes_back(tmp_path: Path, victim: int, is_emptied: bool) -> None:
+    others = [each for each in range(4) if each != victim]
+    directory = tmp_path / "net" / f"validator-{victim + 1}"
+    with devnet(tmp_path / "net", "--validators", "4", "--json", "--no-demo") as network:
+        assert len(network.line()["rpc"]) == 4
+        wait_until(lambda: network.height() >= 3)
+        gone = process_of(directory)
+        os.kill(gone, signal.SIGKILL)
+        if is_emptied:
+            for name in ("db", "votes"):
+                shutil.rmtree(directory / name)
+            for name in ("anchor", "validator.key"):
+                (directory / name).unlink()
+        height = max(network.height(each) for each in others)
+
+        wait_until(lambda: min(map(network.height, others)) >= height + 9)
+        wait_until(lambda: process_of(directory) != gone)
+        wait_until(lambda: has_height(network, victim, height + 9))
+
+        network.process.send_signal(signal.SIGINT)
+        code, _, err = network.end(STOP_SECONDS_MAX + START_SECONDS_MAX)
+    assert code == 0
+    assert "was ended by signal 9" in err
+
+
+def has_height(network: Devnet, validator: int, height: int) -> bool:
+    try:
+        return network.height(validator) >= height
+    except (urllib.error.URLError, ConnectionError):
+        return False
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("after", ["at once", "while homes live"])
