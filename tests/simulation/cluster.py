@@ -19,7 +19,7 @@ from ctt_state import crypto, votes
 from ctt_state.block import Block
 from ctt_state.crypto import sha256
 from ctt_state.light import LightRejected, check_body
-from ctt_state.units import Hash, Ms
+from ctt_state.units import Address, Hash, Ms
 from ctt_state.validators import Member, ValidatorSet, boundary_of, epoch_of
 from ctt_state.votes import Certificate, InvalidCertificate, Kind, Vote, check_certificate, sign_vote
 from node.consensus.engine import Engine
@@ -211,7 +211,7 @@ class Machine:
         return public_of(self.secret)
 
     @property
-    def address(self) -> bytes:
+    def address(self) -> Address:
         return member_of(self.owner, 0).address
 
 
@@ -538,8 +538,9 @@ class Cluster:
         """Links are authenticated: the receiver knows whose they are. It looks that up in its present set."""
         if isinstance(message, Status):
             self._on_height(machine, source, message.finalized_height)
-        signer = machine.engine.validators.place_of_address(self.machines[source].address)
-        self._tell(machine, Received(message, source, signer))
+        address = self.machines[source].address
+        signer = machine.engine.validators.place_of_address(address)
+        self._tell(machine, Received(message, source, signer, address))
 
     # --- storage --------------------------------------------------------------------------------------------------
 
@@ -756,7 +757,7 @@ class Cluster:
             return
         what = type(event).__name__
         match event:
-            case Received(message, source, signer):
+            case Received(message, source, signer, _):
                 what = f"{type(message).__name__} {source} {signer} {_place(message)}"
             case VoteSigned(vote):
                 what = f"signed {_place(vote)}"

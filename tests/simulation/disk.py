@@ -115,6 +115,7 @@ class Disk:
             tuple(journal.votes.values()),
             (*journal.certificates.values(), *extra),
             tuple(journal.blocks.values()),
+            journal.floor,
         )
 
 
