@@ -305,6 +305,15 @@ def test_a_block_whose_hold_would_take_the_whole_view_gives_it_up_at_once() -> N
     assert casts(talk.propose(block)) == [(Kind.NULLIFY, 1)]
 
 
+def test_a_block_that_cannot_be_earlier_is_not_held() -> None:
+    """Its parent is ahead of our clock, which is final or will be."""
+    talk = Talk()
+    talk.tell(Tick())
+    talk.now = Now(talk.now.mono_ms, Ms(START.wall_ms - 3_600_000))
+
+    assert of(talk.propose(make_block()), Validate) != []
+
+
 # --- FINALIZE -------------------------------------------------------------------------------------------------------
 
 
@@ -493,18 +502,18 @@ def test_what_was_given_up_is_said_again_each_second() -> None:
 def test_a_silent_leader_is_skipped_while_the_others_are_heard() -> None:
     talk = Talk()
     talk.tell(Tick(), SETTINGS.skip_ms)
-    for signer in (2, 3):
+    for signer in (1, 3):
         talk.hear(Status(0, 1, Height(0), GENESIS.hash, None), signer)
-    effects = talk.hear(certificate(Kind.NULLIFY, 4), 2)  # next is view 5, led by the silent validator 1
+    effects = talk.hear(certificate(Kind.NULLIFY, 1), 1)  # next is view 2, led by the silent validator 2
 
-    assert casts(effects) == [(Kind.NULLIFY, 5)]
+    assert casts(effects) == [(Kind.NULLIFY, 2)]
 
 
 def test_a_node_that_hears_nobody_skips_nobody() -> None:
     talk = Talk()
     talk.tell(Tick(), SETTINGS.skip_ms)
 
-    assert casts(talk.hear(certificate(Kind.NULLIFY, 4), None) + talk.tell(Tick(), 1)) == []
+    assert casts(talk.hear(certificate(Kind.NULLIFY, 1), None) + talk.tell(Tick(), 1)) == []
 
 
 def test_waiting_grows_only_with_views_that_end_without_finality() -> None:
@@ -746,6 +755,33 @@ def test_everyone_may_crash_at_once() -> None:
 
     assert world.is_one_chain()
     assert min(world.heights()) > before + 3
+
+
+def test_a_chain_whose_time_is_ahead_of_all_clocks_goes_on_and_comes_back_to_them() -> None:
+    """More than f clocks were wrong, and were set right. Nobody waits until the right time is reached."""
+    world = World(4)
+    world.wall_offsets_ms = dict.fromkeys(range(4), 10_000)
+    world.run_ms(2_000)
+    world.wall_offsets_ms = {}
+    ahead_ms = world.machines[0].final[-1].header.timestamp_ms - world.now(0).wall_ms
+    before = min(world.heights())
+
+    world.run_ms(20_000)
+
+    assert world.is_one_chain()
+    assert min(world.heights()) - before >= 50
+    assert world.machines[0].final[-1].header.timestamp_ms - world.now(0).wall_ms < ahead_ms - 2_000
+
+
+def test_views_that_end_at_once_do_not_spin() -> None:
+    talk = Talk()
+    views = range(1, 10)
+    for view in views:
+        talk.hear(certificate(Kind.NULLIFY, view))
+    leader = MEMBERS.leader(0, 10)
+
+    assert casts(talk.hear(vote(Kind.NULLIFY, 10, leader), leader)) == []
+    assert casts(talk.tell(Tick(), PERIOD_MS)) == [(Kind.NULLIFY, 10)]
 
 
 @pytest.mark.parametrize(("offset_ms", "blocks"), [(-2_000, 29), (2_000, 20), (200, 29)])

@@ -629,7 +629,7 @@ class Engine:
         block = current.proposal.block
         if not self._is_well_placed(block.header, statement, parent):
             current.is_refused = True
-        elif self._may_hold(block.header, now):
+        elif self._is_timely(block.header, parent.header, now):
             if self._unfinal.stage(statement.block_hash) is Stage.INVALID:
                 current.is_refused = True
             elif self._unfinal.stage(statement.block_hash) is Stage.EXECUTED:  # N8
@@ -664,8 +664,12 @@ class Engine:
             and header.proposer == self._validators.members[self._leader(statement.view)].address
         )
 
-    def _may_hold(self, header: Header, now: Now) -> bool:
-        """A block from the future is held until our clock is near enough, or refused if that took the whole view."""
+    def _is_timely(self, header: Header, parent: Header, now: Now) -> bool:
+        """A block from the future is held until our clock is near enough, or refused if that took the whole view. One
+        that is not a millisecond later than its parent demands is not its leader's fault: refusing it would stop the
+        chain until the clocks reach its time."""
+        if header.timestamp_ms == parent.timestamp_ms + self._settings.period_ms:
+            return True
         hold_ms = header.timestamp_ms - now.wall_ms - self._settings.ahead_ms_max
         if hold_ms <= 0:
             return True
@@ -715,13 +719,14 @@ class Engine:
         return views[-1] if views else self._final_view
 
     def _wait_ms(self, parent: Head, now: Now) -> int:
-        """Until the slot by the wall clock, but no longer than a period since the parent was seen: a clock that is
-        behind must not slow the chain."""
+        """Until the slot by the wall clock, but no longer than a period and an eighth since the parent was seen: a clock
+        that is behind must not stop the chain. The eighth lets a chain whose time is ahead of all clocks come back to
+        them; when only one clock is behind, the next leader makes up for it."""
         period_ms = self._settings.period_ms
         wait_ms = parent.header.timestamp_ms + period_ms - now.wall_ms
         seen_ms = self._seen_ms.get(parent.block_hash)
         if seen_ms is not None:
-            wait_ms = min(wait_ms, seen_ms + period_ms - now.mono_ms)
+            wait_ms = min(wait_ms, seen_ms + period_ms + period_ms // 8 - now.mono_ms)
         return max(wait_ms, 0)
 
     def _timestamp(self, parent: Header, now: Now) -> Ms:
@@ -749,16 +754,20 @@ class Engine:
         leader = self._leader(self._view)
         is_leading = current.building_on is not None or Kind.NOTARIZE in current.mine
         has_proposal = is_leading or current.proposal is not None
+        # Views that end at once, one after the other, are bounded too: something is wrong with more than the leaders.
+        patience_ms = self._settings.period_ms if self._is_long_without_finality() else 0
         overdue_ms = self._entered_ms + self._scale(
             self._settings.notarize_ms if has_proposal else self._settings.propose_ms
         )
-        if (
+        is_hopeless = (
             current.is_refused
             or current.is_contested
             or leader in current.votes[Kind.NULLIFY]
-            or now.mono_ms >= overdue_ms
             or (not has_proposal and self._is_silent(leader, now))
-        ):
+        )
+        if is_hopeless:
+            overdue_ms = min(overdue_ms, self._entered_ms + patience_ms)
+        if now.mono_ms >= overdue_ms:
             statement = Statement(Kind.NULLIFY, self._epoch, self._view, 0, ZERO_HASH)
             self._cast(statement, () if self._entry is None else (self._entry,), None)
             self._repeated_ms = now.mono_ms
@@ -775,6 +784,10 @@ class Engine:
             if place not in (self._me, leader)
         )
         return leader != self._me and self._heard_ms[leader] <= since_ms and others >= self._quorum - 1
+
+    def _is_long_without_finality(self) -> bool:
+        """For longer than faulty leaders explain."""
+        return self._view - self._final_view > self._faulty + 3
 
     def _scale(self, wait_ms: int) -> int:
         return back_off(wait_ms, self._view - self._final_view, self._faulty)
