@@ -10,7 +10,11 @@ from typing import Any, Final
 
 import pytest
 
+from ctt_state.crypto import sha256
 from ctt_state.errors import InvalidTransaction
+from ctt_state.units import Hash
+from ctt_state.votes import Kind, Statement, sign_vote
+from node.consensus.events import Received
 from tests.ledger_world import ALICE_KEY, BOB_KEY, sign
 from tests.simulation.node_world import NodeWorld, Place, VirtualLoop
 
@@ -114,3 +118,36 @@ def test_one_seed_gives_one_chain() -> None:
         with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as directory:
             digests.append(run(live(Path(directory), 1)))
     assert digests[0] == digests[1]
+
+
+async def accuse(directory: Path) -> None:
+    """validator-4 signs two blocks in one view; validator-1 hears both."""
+    world = NodeWorld(directory, 1, validators=4, epoch_blocks=20)
+    world.start()
+    try:
+        await asyncio.sleep(2.0)
+        honest, culprit = world.places[0], world.places[3]
+        engine = honest.node.engine
+        assert culprit.key and culprit.validator
+        signer = engine.validators.place_of_address(culprit.validator)
+        assert signer is not None
+        for block in (b"one", b"another"):
+            statement = Statement(Kind.NOTARIZE, 0, engine.view + 1, engine.view, Hash(sha256(block)))
+            vote = sign_vote(statement, signer, culprit.key, world.genesis.hash)
+            honest.node.runner.tell(Received(vote, culprit.name, signer, culprit.validator))
+        await asyncio.sleep(8.0)
+        for place in world.places[:3]:
+            assert place.failure is None
+            assert place.node.engine.epoch >= 1
+            assert place.node.engine.validators.place_of_address(culprit.validator) is None
+            assert len(place.node.engine.validators.members) == 3
+        blocks = [honest.node.block(height) for height in range(honest.height + 1)]
+        assert [len(block.block.evidence) for block in blocks if block and block.block.evidence] == [1]
+    finally:
+        await world.close()
+
+
+def test_who_votes_twice_is_out_of_the_next_set(tmp_path: Path) -> None:
+    """C-12, A-7: the proof goes into a block, which every node checks and acts on."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(accuse(tmp_path))
