@@ -268,7 +268,7 @@ class Cluster:
         self._numbers = count()
         self._tops: dict[int, int] = {}
         self._trace = hashlib.sha256() if keeps_trace else None
-        self._steps = 0
+        self.steps = 0
         owners = [*range(size + followers), *twins]
         self.network = Network(Random(f"{seed} network"), len(owners))
         for twin in twins:
@@ -385,11 +385,11 @@ class Cluster:
     def _crash(self, machine: Machine, down_ms: int | None) -> None:
         if machine.is_up:
             machine.is_up, machine.crash_in = False, 0
-            machine.life += 1
             self._lose_unsynced(machine)
             self._note(machine, b"crash")
-            if down_ms is not None:
-                self._later(machine, "restart", down_ms)
+        machine.life += 1
+        if down_ms is not None:
+            self._later(machine, "restart", down_ms)
         raise _Stopped
 
     def _lose_unsynced(self, machine: Machine) -> None:
@@ -423,8 +423,8 @@ class Cluster:
         self._note_event(machine, event)
         effects = engine.step(event, self._now(machine))
         self._count_views(machine)
-        self._steps += 1
-        if self._steps % 64 == 0:
+        self.steps += 1
+        if self.steps % 64 == 0:
             self._measure(machine)
         for effect in effects:
             if machine.crash_in:
@@ -470,9 +470,9 @@ class Cluster:
                     if other is not machine:
                         self._send(machine, other.number, message)
             case Send(to, message):
-                assert isinstance(to, int)
-                self._say(machine, message)
-                self._send(machine, to, message)
+                if isinstance(to, int):
+                    self._say(machine, message)
+                    self._send(machine, to, message)
             case Accuse(evidence):
                 accused = self.sets(evidence.first.statement.epoch).keys[evidence.first.signer]
                 if machine.is_honest:
@@ -630,6 +630,8 @@ class Cluster:
     def _cast(self, machine: Machine, cast: Cast) -> None:
         """Guard, write, sync, sign, tell: the machine can stop between any two."""
         engine, journal = machine.engine, machine.disk.journal(machine.key)
+        if cast.statement.epoch != engine.epoch:
+            return  # the epoch ended before its vote's turn
         if engine.me is None:
             raise AssertionError("a follower votes")
         vote = journal.held(cast.statement)

@@ -36,6 +36,7 @@ BLOCKS_AFTER: Final = 20
 BLOCKS_AFTER_MS: Final = 20_000
 LAG_MAX: Final = 10
 FAULTY_MS_MAX: Final = 150_000
+STEPS_MAX: Final = 60_000  # of engines in the time of the faults
 HOUR_MS: Final = 3_600_000
 
 
@@ -123,7 +124,9 @@ class Run:
             if "drift" in faults:
                 machine.clock.drift = chance.randrange(-20, 21)
         end_ms = world.at_ms + FAULTY_MS_MAX
-        while world.views < views and world.at_ms < end_ms and not world.checker.violations:
+        while (
+            world.views < views and world.at_ms < end_ms and world.steps < STEPS_MAX and not world.checker.violations
+        ):
             world.run_ms(chance.choice([20, 50, 300, 1000, 3000]))
             if chance.random() < 0.7:
                 end_ms += self._disturb()
@@ -144,18 +147,22 @@ class Run:
                 down_ms = chance.choice([0, 0, 1, 100, 1000, 5000, 20_000])
                 world.arm_crash(machine.number, chance.choice([1, 2, 3, 5, 8, 13, 30, 80]), down_ms)
             case "crash all":
-                down_ms = chance.choice([0, 1, 50, 1000, 30_000, HOUR_MS if "long" in self.faults else 5_000])
-                at_once = chance.random() < 0.5
-                for each in world.machines:
-                    if at_once:
-                        world.crash(each.number, down_ms)
-                    else:
-                        world.arm_crash(each.number, chance.randrange(1, 10), down_ms)
-                world.run_ms(down_ms + 1)
-                return down_ms
+                return self._crash_all(chance.choice([0, 1, 50, 1000, 30_000, HOUR_MS]))
             case "jump":
                 machine.clock.offset_ms += chance.choice([-10_000, -1_000, -300, 300, 1_000, 10_000])
         return 0
+
+    def _crash_all(self, down_ms: int) -> int:
+        """Everyone stops within a moment, and starts again at once."""
+        world, chance = self.world, self.chance
+        if chance.random() < 0.5:
+            for each in world.machines:
+                world.arm_crash(each.number, chance.randrange(1, 10), down_ms)
+            world.run_ms(chance.choice([5, 50, 300]))
+        for each in world.machines:
+            world.crash(each.number, down_ms)
+        world.run_ms(down_ms + 1)
+        return down_ms
 
     def _part(self, machine: Machine) -> int:
         """Partitions; rarely one that lasts for hours of which few minutes are played, the clocks going on."""
