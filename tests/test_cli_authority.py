@@ -5,17 +5,21 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import pytest
 
 from ctt_state.crypto import address_of, public_key
 from ctt_state.genesis import development_key
 from ctt_state.modules.authority import AUTHORITY
-from ctt_state.units import Address, hex_of
+from ctt_state.records import Change, Outcome
+from ctt_state.units import ZERO_HASH, Address, Height, hex_of
+from ctt_state.validators import Member, ValidatorSet
 from node.cli.authority import REFUSALS, explain_revert
+from node.cli.governance import Epoch, Proposal, Standing, describe_standing, summarise_standing
 from node.cli.main import main
 from node.journal import VOTES
 from node.keys import KEY_FILE, create_key, load_key
@@ -438,6 +442,101 @@ def test_no_words_are_left_of_refusals_that_are_gone() -> None:
 @pytest.mark.parametrize("data", ["None", "0x", "0x12345678", "0xzz"])
 def test_a_refusal_that_is_not_the_modules_is_left_as_it_is(data: str) -> None:
     assert explain_revert(data, "as the node says") == "as the node says"
+
+
+# --- how it stands -----------------------------------------------------------------------------------------------------
+
+
+def member(validator: int) -> Member:
+    return Member(address_of(development_key(validator - 1)), public_key(development_key(validator - 1)))
+
+
+def make_standing(height: int, *, following: ValidatorSet | None = None, **changes: Any) -> Standing:
+    """Epoch 2 of 20 blocks each, with four validators and one proposal: to give validator 4 the stranger's key."""
+    proposal = Proposal(
+        number=7,
+        change=Change.ROTATE,
+        validator=member(4).address,
+        consensus_key=bytes.fromhex(STRANGERS_KEY[2:]),
+        proposer=member(1).address,
+        proposed_height=Height(41),
+        expiry_height=Height(9_000),
+        voters=(member(1).address, STRANGER),
+        carried_height=Height(0),
+        ready_height=Height(0),
+        outcome=Outcome.OPEN,
+        closed_height=Height(0),
+    )
+    return Standing(
+        chain_id=7788,
+        genesis_hash=ZERO_HASH,
+        height=Height(height),
+        epoch=Epoch(2, Height(50), Height(60), ZERO_HASH, ZERO_HASH, 1),
+        present=ValidatorSet(tuple(map(member, (1, 2, 3, 4)))),
+        following=following,
+        proposals=(proposal._replace(**changes),),
+    )
+
+
+NAMES: Final = {member(1).address: "grid-1"}
+
+
+def test_a_proposal_is_shown_with_what_it_waits_for() -> None:
+    """The vote of who is not in the set does not count."""
+    lines = list(describe_standing(make_standing(49), NAMES))
+
+    first = f"grid-1 ({address_text(1)})"
+    assert lines[:2] == [
+        "chain 7788 at block 49, in epoch 2 up to block 60",
+        "the next set is fixed by block 50 and takes effect with block 61; it changes 1 at most",
+    ]
+    assert lines[3:5] == ["4 validators:", f"   0  grid-1            {address_text(1)}  {key_text(1)}"]
+    assert lines[-5:] == [
+        f"proposal 7: give {address_text(4)} the key {STRANGERS_KEY}",
+        f"  proposed in block 41 by {first}; open until block 9000",
+        f"  votes: 1 of 4, 3 carry it; for it: grid-1, {hex_of(STRANGER)}",
+        "  key: not shown yet",
+        "  waits for 2 more votes (ctt authority vote 7) and for its key to be shown (ctt authority ready 7)",
+    ]
+
+
+@pytest.mark.parametrize(("height", "fixing", "effective"), [(49, 50, 61), (50, 70, 81), (60, 70, 81)])
+def test_what_is_carried_and_ready_is_due_at_the_next_fixing_height(
+    height: int, fixing: int, effective: int
+) -> None:
+    """A-4, A-5."""
+    voters = tuple(member(number).address for number in (1, 2, 3))
+    standing = make_standing(height, voters=voters, carried_height=44, ready_height=45)
+
+    lines = list(describe_standing(standing, {}))
+
+    assert lines[-2:] == [
+        "  key: shown at block 45",
+        f"  can be applied by block {fixing}, to take effect with block {effective}",
+    ]
+
+
+def test_a_key_that_was_shown_too_long_ago_is_to_be_shown_again() -> None:
+    """A-3: it is fresh for 1,000 blocks, up to the block that fixes the set."""
+    epoch = Epoch(60, Height(1_210), Height(1_220), ZERO_HASH, ZERO_HASH, 1)
+    standing = replace(make_standing(1_205, ready_height=210), epoch=epoch)
+    stale = replace(make_standing(1_205, ready_height=209), epoch=epoch)
+
+    assert standing.is_ready(standing.proposals[0])
+    assert not stale.is_ready(stale.proposals[0])
+
+
+def test_a_next_set_that_differs_is_shown() -> None:
+    following = ValidatorSet(tuple(map(member, (1, 2, 3))))
+
+    lines = list(describe_standing(make_standing(50, following=following), NAMES))
+    summary = summarise_standing(make_standing(50, following=following), NAMES)
+
+    assert "from block 61 on: 3 validators:" in lines
+    assert [each["address"] for each in cast(list[Any], summary["nextValidators"])] == [
+        address_text(number) for number in (1, 2, 3)
+    ]
+    assert summary["votesNeeded"] == 3
 
 
 # --- wrong calls -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from apps.client import Client, RpcError, call_object, decode_output
 from ctt_state.modules.authority import AUTHORITY
@@ -10,8 +10,6 @@ from ctt_state.records import Change, Outcome
 from ctt_state.succession import is_fresh, votes_of
 from ctt_state.units import Address, Hash, Height, hex_of
 from ctt_state.validators import Member, ValidatorSet
-
-KEY_NEVER_READY: Final = "not shown yet"
 
 Names = Mapping[Address, str]
 
@@ -183,7 +181,7 @@ def describe_proposal(proposal: Proposal, standing: Standing, names: Names) -> I
     )
     if proposal.change is not Change.REMOVE:
         shown = proposal.ready_height
-        yield f"  key: {f'shown at block {shown}' if shown else KEY_NEVER_READY}"
+        yield f"  key: shown at block {shown}" if shown else "  key: not shown yet"
     yield f"  {_describe_wait(proposal, standing)}"
 
 
@@ -199,10 +197,12 @@ def describe_change(proposal: Proposal) -> str:
 
 
 def _describe_wait(proposal: Proposal, standing: Standing) -> str:
-    missing = max(0, standing.votes_needed - standing.votes_of(proposal))
-    waits = [f"{missing} more vote{'s' if missing > 1 else ''} (ctt authority vote {proposal.number})"] * (
-        missing > 0
-    )
+    missing = standing.votes_needed - standing.votes_of(proposal)
+    waits = []
+    if missing > 0:
+        waits.append(
+            f"{missing} more vote{'s' if missing > 1 else ''} (ctt authority vote {proposal.number})"
+        )
     if not standing.is_ready(proposal):
         waits.append(f"its key to be shown (ctt authority ready {proposal.number})")
     if waits:
