@@ -284,6 +284,8 @@ class Node:
             return PoolRole.OPERATOR
         if lookup(Role.key(ROLE_OPERATOR, address)) is not None:
             return PoolRole.OPERATOR
+        if self.engine.validators.place_of_address(address) is not None:
+            return PoolRole.OPERATOR
         return PoolRole.ORDINARY
 
 

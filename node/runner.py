@@ -20,6 +20,7 @@ from itertools import islice
 from typing import Final, Protocol, TypeVar, assert_never
 
 from ctt_state.block import Block, FinalBlock, Header
+from ctt_state.crypto import public_key
 from ctt_state.errors import InvalidBlock
 from ctt_state.records import Account
 from ctt_state.transaction import Signed
@@ -409,7 +410,10 @@ class Runner:
             self._evidence.pop(evidence, None)
         self._on_final(final)
         header = final.block.header
-        self.tell(told := BlockFinal(head_of(final), self._next_set(header)))
+        next_set = self._next_set(header)
+        if next_set is not None:
+            self._say_change(header, next_set)
+        self.tell(told := BlockFinal(head_of(final), next_set))
         self._outside.on_final(told)
         if self._journal is not None:
             await self._on_storage(self._journal.advance, header.epoch, header.view, header.height)
@@ -421,6 +425,18 @@ class Runner:
         if header.height != boundary_of(header.epoch, self._ledger.genesis.epoch_blocks):
             return None
         return self._ledger.validators(header.epoch + 1)
+
+    def _say_change(self, header: Header, next_set: ValidatorSet) -> None:
+        """When an epoch ends whose set this node's key leaves or joins."""
+        if self._consensus_key is None:
+            return
+        key = public_key(self._consensus_key)
+        was, will = (
+            each.place_of_key(key) is not None for each in (self._ledger.validators(header.epoch), next_set)
+        )
+        if was != will:
+            text = "in the set: it votes" if will else "not in the set any more: it follows"
+            log.warning("from epoch %d on this node's key is %s", header.epoch + 1, text)
 
     async def _look_at_space(self) -> None:
         """Tells the operator when the disk fills up. Raises: StorageFailed when the node must stop while it can."""

@@ -538,7 +538,7 @@ def describe(fault: Exception) -> str:
             return "the connection broke"
         case ssl.SSLError(reason=reason):
             return f"handshake authentication failed: {reason}"
-        case OSError(strerror=str() as text):
+        case OSError(strerror=str() as text) if text:
             return text
         case _:
-            return str(fault)
+            return str(fault) or type(fault).__name__

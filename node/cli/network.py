@@ -24,6 +24,7 @@ from node.runner import read_clocks
 from p2p.identity import Identity, IdentityError, load_identity
 from p2p.network import Chain, Endpoint, Network
 
+REVOKED_SECONDS: Final = 60.0
 EXPIRY_DAYS: Final = 30  # from then on each start warns
 
 log = logging.getLogger(__name__)
@@ -103,13 +104,26 @@ async def join_network(
             f"cannot listen for peers on {_listening(options, peers.get(identity.own.name))}: {fault.strerror}",
         ) from None
     log.info("%s, peers at %s", identity.own.name, where or "nowhere: it only dials")
-    tasks = [_supervised(network.run(), node), _supervised(peering.run(), node)]
+    work = (network.run(), peering.run(), keep_revoked(identity, network))
+    tasks = [_supervised(each, node) for each in work]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def keep_revoked(identity: Identity, network: Network) -> None:
+    """Looks at the list of revoked certificates each minute, and parts with peers that are on it."""
+    while True:
+        await asyncio.sleep(REVOKED_SECONDS)
+        try:
+            identity.reload()
+        except IdentityError as fault:
+            log.error("%s; the certificates revoked before stay revoked", fault)
+        else:
+            network.drop_revoked()
 
 
 def _supervised(work: Coroutine[None, None, None], node: Node) -> "asyncio.Task[None]":

@@ -191,7 +191,7 @@ class Engine:
                 self._early.append(received)
             return
         if epoch < self._epoch:
-            if self._last_boundary is not None and self._answers.take(source, now.mono_ms):
+            if source is not None and self._last_boundary and self._answers.take(source, now.mono_ms):
                 self._effects.append(Send(source, self._last_boundary))
             return
         match message:
@@ -719,8 +719,8 @@ class Engine:
         return views[-1] if views else self._final_view
 
     def _wait_ms(self, parent: Head, now: Now) -> int:
-        """Until the slot by the wall clock, but no longer than a period and an eighth since the parent was seen: a clock
-        that is behind must not stop the chain. The eighth lets a chain whose time is ahead of all clocks come back to
+        """Until the slot by the wall clock, but no longer than a period and an eighth since the parent was seen: a
+        clock that is behind must not stop the chain. The eighth lets a chain whose time is ahead of all clocks come back to
         them; when only one clock is behind, the next leader makes up for it."""
         period_ms = self._settings.period_ms
         wait_ms = parent.header.timestamp_ms + period_ms - now.wall_ms
