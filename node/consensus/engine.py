@@ -720,8 +720,8 @@ class Engine:
 
     def _wait_ms(self, parent: Head, now: Now) -> int:
         """Until the slot by the wall clock, but no longer than a period and an eighth since the parent was seen: a
-        clock that is behind must not stop the chain. The eighth lets a chain whose time is ahead of all clocks come back to
-        them; when only one clock is behind, the next leader makes up for it."""
+        clock that is behind must not stop the chain. The eighth lets a chain whose time is ahead of all clocks come
+        back to them; when only one clock is behind, the next leader makes up for it."""
         period_ms = self._settings.period_ms
         wait_ms = parent.header.timestamp_ms + period_ms - now.wall_ms
         seen_ms = self._seen_ms.get(parent.block_hash)
