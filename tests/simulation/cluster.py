@@ -272,7 +272,7 @@ class Cluster:
         owners = [*range(size + followers), *twins]
         self.network = Network(Random(f"{seed} network"), len(owners))
         for twin in twins:
-            behaviours[twin] = Behaviour()
+            behaviours[twin] = Behaviour(self.chance)
         self.machines = [self._make_machine(*each, behaviours) for each in enumerate(owners)]
         for machine in self.machines:
             self._start(machine)

@@ -86,10 +86,13 @@ class Run:
         if not self.faulty or not self.faults & {"byzantine", "twins"}:
             return {}, ()
         chosen = chance.sample(range(size), chance.randint(1, self.faulty))
-        twins = tuple(each for each in chosen if "byzantine" not in self.faults or chance.random() < 0.3)
-        if "twins" not in self.faults or not ALL:
-            twins = () if ALL else tuple(chosen)
-        return {each: chance.choice(ALL)() for each in chosen if each not in twins}, twins
+        twins = tuple(each for each in chosen if self._is_twin())
+        return {each: chance.choice(ALL)(Random(chance.random())) for each in chosen if each not in twins}, twins
+
+    def _is_twin(self) -> bool:
+        if "byzantine" not in self.faults:
+            return True
+        return "twins" in self.faults and self.chance.random() < 0.3
 
     def run(self, views: int) -> Outcome:
         self._suffer(views)

@@ -1,0 +1,110 @@
+"""Many seeds, as JSON: `python -m tests.simulation --seeds 0-1000 --jobs 2 [--twins N]`.
+
+Exits with 1 if any seed violated a rule or fell short; such a seed alone shows the same again.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+
+from tests.simulation.twins import run_twins
+from tests.simulation.world import Outcome, run_seed
+
+FAILURES_SHOWN = 20
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parse(arguments)
+    began = time.monotonic()
+    seeds, twins = list(options.seeds), list(range(options.twins))
+    tasks = [(seed, "seed", options) for seed in seeds] + [(case, "twins", options) for case in twins]
+    ends = began + options.minutes * 60 if options.minutes else None
+    done: dict[str, list[tuple[int, Outcome]]] = {"seed": [], "twins": []}
+    for task, outcome in _all(tasks, options.jobs, ends):
+        done[task[1]].append((task[0], outcome))
+    report = _report(done["seed"], done["twins"], time.monotonic() - began)
+    print(json.dumps(report, indent=2))
+    return 1 if report["violations"] else 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation")
+    parser.add_argument("--seeds", type=_span, default=range(0), help="one seed, or first-last")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--twins", type=int, default=0, help="so many cases of four validators with a twin")
+    parser.add_argument("--views", type=int, default=60, help="before the faults of a seed stop")
+    parser.add_argument("--minutes", type=float, help="begin no seed after so long")
+    parser.add_argument("--real-signatures", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def _span(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+Task = tuple[int, str, argparse.Namespace]
+
+
+def _run(task: Task) -> tuple[Task, Outcome]:
+    number, kind, options = task
+    if kind == "twins":
+        return task, run_twins(number)
+    try:
+        return task, run_seed(number, views=options.views, real_signatures=options.real_signatures)
+    except Exception as fault:  # one broken seed must not hide what the others show
+        return task, Outcome([f"{type(fault).__name__}: {fault}"], 0, 0, "", None)
+
+
+def _all(tasks: Iterable[Task], jobs: int, ends: float | None) -> Iterator[tuple[Task, Outcome]]:
+    if jobs == 1:
+        yield from map(_run, _until(tasks, ends))
+        return
+    waiting = _until(tasks, ends)
+    with ProcessPoolExecutor(jobs) as pool:
+        while batch := list(islice(waiting, 8 * jobs)):
+            yield from pool.map(_run, batch)
+
+
+def _until(tasks: Iterable[Task], ends: float | None) -> Iterator[Task]:
+    for task in tasks:
+        if ends is not None and time.monotonic() > ends:
+            return
+        yield task
+
+
+def _report(
+    seeds: list[tuple[int, Outcome]], twins: list[tuple[int, Outcome]], seconds: float
+) -> dict[str, object]:
+    outcomes = [outcome for _, outcome in (*seeds, *twins)]
+    heals = sorted(outcome.heal_ms for _, outcome in seeds if outcome.heal_ms is not None)
+    crashes = sum((outcome.crashes for outcome in outcomes), Counter[str]())
+    failures = [(f"seed {seed}", outcome.violations) for seed, outcome in seeds if outcome.violations]
+    failures += [(f"twins {case}", outcome.violations) for case, outcome in twins if outcome.violations]
+    views = sum(outcome.views for outcome in outcomes)
+    return {
+        "seeds": len(seeds),
+        "twins": len(twins),
+        "views": views,
+        "blocks": sum(outcome.blocks for outcome in outcomes),
+        "violations": len(failures),
+        "failures": dict(failures[:FAILURES_SHOWN]),
+        "seconds": round(seconds, 1),
+        "views_per_second": round(views / seconds, 1),
+        "heal_ms": {"p50": _share(heals, 50), "p99": _share(heals, 99), "max": _share(heals, 100)},
+        "crashes": dict(sorted(crashes.items())),
+    }
+
+
+def _share(values: list[int], percent: int) -> int | None:
+    """The value that so many percent do not exceed."""
+    return values[max(-(-len(values) * percent // 100) - 1, 0)] if values else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
