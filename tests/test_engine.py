@@ -305,13 +305,15 @@ def test_a_block_whose_hold_would_take_the_whole_view_gives_it_up_at_once() -> N
     assert casts(talk.propose(block)) == [(Kind.NULLIFY, 1)]
 
 
-def test_a_block_that_cannot_be_earlier_is_not_held() -> None:
-    """Its parent is ahead of our clock, which is final or will be."""
+def test_a_block_that_cannot_be_earlier_is_held_no_longer_than_an_honest_leader_waits() -> None:
+    """Its parent is ahead of our clock. Without the wait one hasty leader could drive the chain's time ahead for ever."""
     talk = Talk()
-    talk.tell(Tick())
+    patience_ms = PERIOD_MS + PERIOD_MS // 8
     talk.now = Now(talk.now.mono_ms, Ms(START.wall_ms - 3_600_000))
 
-    assert of(talk.propose(make_block()), Validate) != []
+    assert of(talk.propose(make_block()), Validate) == []
+    assert of(talk.tell(Tick(), patience_ms - 1), Validate) == []
+    assert of(talk.tell(Tick(), 1), Validate) != []
 
 
 # --- FINALIZE -------------------------------------------------------------------------------------------------------

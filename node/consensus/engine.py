@@ -629,7 +629,7 @@ class Engine:
         block = current.proposal.block
         if not self._is_well_placed(block.header, statement, parent):
             current.is_refused = True
-        elif self._is_timely(block.header, parent.header, now):
+        elif self._is_timely(block.header, parent, now):
             if self._unfinal.stage(statement.block_hash) is Stage.INVALID:
                 current.is_refused = True
             elif self._unfinal.stage(statement.block_hash) is Stage.EXECUTED:  # N8
@@ -664,13 +664,16 @@ class Engine:
             and header.proposer == self._validators.members[self._leader(statement.view)].address
         )
 
-    def _is_timely(self, header: Header, parent: Header, now: Now) -> bool:
-        """A block from the future is held until our clock is near enough, or refused if that took the whole view. One
-        that is not a millisecond later than its parent demands is not its leader's fault: refusing it would stop the
-        chain until the clocks reach its time."""
-        if header.timestamp_ms == parent.timestamp_ms + self._settings.period_ms:
-            return True
+    def _is_timely(self, header: Header, parent: Head, now: Now) -> bool:
+        """A block from the future is held until our clock is near enough, or refused if that took the whole view.
+
+        One that is not a millisecond later than its parent demands is no leader's fault: it is held no longer than an
+        honest leader would have waited. So a chain whose time is ahead of all clocks goes on, and no leader can drive
+        it further ahead.
+        """
         hold_ms = header.timestamp_ms - now.wall_ms - self._settings.ahead_ms_max
+        if header.timestamp_ms == parent.header.timestamp_ms + self._settings.period_ms:
+            hold_ms = min(hold_ms, self._patience_ends_ms(parent) - now.mono_ms)
         if hold_ms <= 0:
             return True
         if now.mono_ms + hold_ms > self._entered_ms + self._scale(self._settings.notarize_ms):
@@ -678,6 +681,13 @@ class Engine:
         else:
             self._wake_at(now.mono_ms + hold_ms, now)
         return False
+
+    def _patience_ends_ms(self, parent: Head) -> int:
+        """When a clock that is behind the chain's time is not waited for any more: a period and an eighth after the
+        parent was seen. The eighth lets a chain whose time is ahead of all clocks come back to them; when only one
+        clock is behind, the next leader makes up for it."""
+        period_ms = self._settings.period_ms
+        return self._seen_ms.get(parent.block_hash, self._entered_ms) + period_ms + period_ms // 8
 
     def _lead(self, now: Now) -> None:
         """In an own view: propose on the highest notarized block, at its time."""
@@ -719,15 +729,9 @@ class Engine:
         return views[-1] if views else self._final_view
 
     def _wait_ms(self, parent: Head, now: Now) -> int:
-        """Until the slot by the wall clock, but no longer than a period and an eighth since the parent was seen: a
-        clock that is behind must not stop the chain. The eighth lets a chain whose time is ahead of all clocks come
-        back to them; when only one clock is behind, the next leader makes up for it."""
-        period_ms = self._settings.period_ms
-        wait_ms = parent.header.timestamp_ms + period_ms - now.wall_ms
-        seen_ms = self._seen_ms.get(parent.block_hash)
-        if seen_ms is not None:
-            wait_ms = min(wait_ms, seen_ms + period_ms + period_ms // 8 - now.mono_ms)
-        return max(wait_ms, 0)
+        """Until the slot by the wall clock, within patience: a clock that is behind must not stop the chain."""
+        slot_ms = parent.header.timestamp_ms + self._settings.period_ms
+        return max(min(slot_ms - now.wall_ms, self._patience_ends_ms(parent) - now.mono_ms), 0)
 
     def _timestamp(self, parent: Header, now: Now) -> Ms:
         """One period after the parent; more than a period late it starts again from the clock, so a short delay is
