@@ -73,3 +73,12 @@ class StatePruned(ValueError):
 
     def __init__(self, *, height: int, kept: int) -> None:
         super().__init__(f"state at block {height} is pruned: this node keeps the last {kept} blocks")
+
+
+class BlockPruned(LookupError):
+    """The block, or all of it but its header, lies below what this node began with: a snapshot."""
+
+    def __init__(self, *, height: int, base: int) -> None:
+        super().__init__(f"block {height} is pruned: this node has whole blocks from {base + 1} on")
+        self.height = height
+        self.base = base

@@ -413,6 +413,10 @@ class Ledger:
         """The lowest height whose state can still be read."""
         return Height(max(self.store.base, self.head.block.header.height - UNDO_BLOCKS))
 
+    def oldest_block(self) -> Height:
+        """The lowest height whose whole block is here, be it the next."""
+        return Height(self.store.base + 1) if self.store.base else self.store.base
+
     def block(self, height: int) -> FinalBlock | None:
         """The final block at this height, None above the head.
 
@@ -460,7 +464,7 @@ class Ledger:
 
     def _read_block(self, height: int) -> FinalBlock:
         if height == self.store.base:
-            block = Block.decode(self.store.base_block())
+            block = Block.decode(self.store.header_block(height))
             return FinalBlock(block, block.header.hash, (), (), ())
         block = Block.decode(self.store.block(height))
         return FinalBlock(block, block.header.hash, *decode_receipts_row(self.store.receipts(height)))

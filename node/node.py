@@ -171,6 +171,9 @@ class Node:
     def block(self, height: int) -> FinalBlock | None:
         return self._ledger.block(height)
 
+    def oldest_block(self) -> Height:
+        return self._ledger.oldest_block()
+
     def height_of(self, block_hash: bytes) -> Height | None:
         return self._ledger.store.height_of(block_hash)
 

@@ -65,7 +65,7 @@ class _Held(NamedTuple):
 
 class SnapshotSource:
     """Gives peers the state of a certified block. Each that asks has at least `HOLD_MS - OFFER_MS` to fetch it, so at
-    most two states are held at once."""
+    most two states are held at once. One thread asks; it need not be that which publishes blocks."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -77,12 +77,13 @@ class SnapshotSource:
         for held in reversed(self._held.values()):
             if now_ms - held.since_ms < OFFER_MS:
                 return held.offer
-        header = self._ledger.head.block.header
-        certificate = self._ledger.store.certificate(header.height)
+        store = self._ledger.store
+        state = store.pin()  # first: the chain goes on meanwhile
+        certificate = store.certificate(state.head.height)
         if certificate is None:
             return None
-        offer = Offer(header, certificate)
-        self._held[header.height] = _Held(offer, self._ledger.store.pin(), now_ms)
+        offer = Offer(Block.decode(store.header_block(state.head.height)).header, certificate)
+        self._held[state.head.height] = _Held(offer, state, now_ms)
         return offer
 
     def chunk(self, height: int, after_key: bytes, now_ms: int, bytes_max: int = CHUNK_BYTES_MAX) -> Chunk:

@@ -44,6 +44,7 @@ from typing import Any, Final, NamedTuple, Self
 import plyvel
 
 from ctt_state.block import Place
+from ctt_state.errors import BlockPruned
 from ctt_state.units import Hash, Height, hex_of
 from node.anchor import Anchor, Head, read_anchor
 from node.datadir import (
@@ -84,6 +85,7 @@ __all__ = [
     "StorageInUse",
     "StorageMissing",
     "Store",
+    "check_absent",
 ]
 
 SCHEMA_VERSION: Final = 2  # 1 had no sets of validators
@@ -149,15 +151,6 @@ class BlockWrite:
     @property
     def head(self) -> Head:
         return Head(Height(self.height), self.block_hash, self.state_root)
-
-
-class BlockPruned(LookupError):
-    """The block, or all of it but its header, lies below what this database began with: a snapshot."""
-
-    def __init__(self, *, height: int, base: int) -> None:
-        super().__init__(f"block {height} is pruned: this node has whole blocks from {base + 1} on")
-        self.height = height
-        self.base = base
 
 
 class _Published(NamedTuple):
@@ -299,9 +292,12 @@ class Store:
         """A tree node's bytes."""
         return self._get(_NODE + path)
 
-    def base_block(self) -> bytes:
-        """The block that this database began with: block 0, or a snapshot's, whose transactions are not here."""
-        return self._at(_BLOCK, self.base)
+    def header_block(self, height: int) -> bytes:
+        """The block, of which only the header counts: at the base, a snapshot's, its transactions are not here.
+
+        Raises: LookupError above the head, BlockPruned below the base.
+        """
+        return self._at(_BLOCK, height)
 
     def block(self, height: int) -> bytes:
         """Raises: LookupError above the head, BlockPruned at and below a snapshot's block."""
@@ -447,7 +443,7 @@ class Creation:
             raise StorageExists(f"cannot make {directory}: {error.strerror}") from None
         self._lock = DirectoryLock.acquire(directory)
         try:
-            _check_absent(directory, genesis_hash)
+            check_absent(directory, genesis_hash)
             if self._path.exists():
                 shutil.rmtree(self._path)
             self._database = plyvel.DB(
@@ -579,7 +575,7 @@ def _check_present(directory: Path) -> None:
     raise StorageMissing(f"no database at {directory}; run 'ctt init' first")
 
 
-def _check_absent(directory: Path, genesis_hash: Hash) -> None:
+def check_absent(directory: Path, genesis_hash: Hash) -> None:
     """Nothing is here that a new chain would replace, but for the rest of an interrupted creation of it.
 
     Raises: StorageExists.

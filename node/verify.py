@@ -59,7 +59,7 @@ def _chain_faults(chain: _Chain, progress: Progress) -> Iterator[str]:
     store = chain.store
     for height in progress.track(range(store.base, store.head.height + 1), description="blocks"):
         try:
-            block = Block.decode(store.base_block() if height == store.base else store.block(height))
+            block = Block.decode(store.header_block(height))
             faults = list(_block_faults(chain, block, height))
             chain.parent = block.header
         except UNREADABLE as fault:

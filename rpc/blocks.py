@@ -23,10 +23,6 @@ class Blocks:
         self._views: OrderedDict[int, BlockView] = OrderedDict()
         self._blooms: OrderedDict[int, int] = OrderedDict()
 
-    @property
-    def head(self) -> BlockView:
-        return self.view(self.chain.head)
-
     def view(self, final: FinalBlock) -> BlockView:
         height = final.block.header.height
         view = self._views.get(height)
@@ -36,6 +32,7 @@ class Blocks:
         return view
 
     def at(self, height: int) -> BlockView | None:
+        """None above the head. Raises: BlockPruned."""
         view = self._views.get(height)
         if view is not None:
             return view
@@ -52,10 +49,11 @@ class Blocks:
     def height_of(self, ref: BlockRef) -> int | None:
         """The height a request means; None for an unknown hash. It may be above the head."""
         if isinstance(ref, Tag):
-            return 0 if ref is Tag.EARLIEST else self.chain.head.block.header.height
+            return self.chain.oldest_block() if ref is Tag.EARLIEST else self.chain.head.block.header.height
         return ref if isinstance(ref, int) else self.chain.height_of(ref)
 
     def find(self, ref: BlockRef) -> BlockView | None:
+        """None above the head and for an unknown hash. Raises: BlockPruned."""
         height = self.height_of(ref)
         return None if height is None else self.at(height)
 

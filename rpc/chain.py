@@ -24,7 +24,12 @@ class Chain(Protocol):
     def head(self) -> FinalBlock:
         """The newest final block."""
 
-    def block(self, height: int) -> FinalBlock | None: ...
+    def block(self, height: int) -> FinalBlock | None:
+        """The final block at this height, None above the head. Raises: BlockPruned."""
+
+    def oldest_block(self) -> Height:
+        """The lowest height at which `block` answers; above the head when that is not whole here yet."""
+
     def height_of(self, block_hash: bytes) -> Height | None: ...
     def place_of(self, transaction_hash: bytes) -> Place | None: ...
     def state(self, height: int) -> Lookup:

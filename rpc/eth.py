@@ -108,7 +108,7 @@ def syncing(caller: Caller) -> Json:
     """False, or how far a node that is behind has come."""
     if not caller.chain.is_syncing():
         return False
-    number = caller.blocks.head.number
+    number = block_number(caller)
     return {"startingBlock": "0x0", "currentBlock": number, "highestBlock": number}
 
 
@@ -126,12 +126,12 @@ def accounts(caller: Caller) -> Json:
 
 @ETH.method("eth_capabilities")
 def capabilities(caller: Caller) -> Json:
-    """What the node keeps: all blocks, transactions, receipts and logs, and the state of the newest blocks."""
-    kept: Json = {"disabled": False, "oldestBlock": "0x0"}
+    """What the node keeps: blocks, transactions, receipts and logs since its chain began here, and the state of the
+    newest blocks."""
+    kept: Json = {"disabled": False, "oldestBlock": hex(caller.chain.oldest_block())}
     state: Json = {"disabled": False, "oldestBlock": hex(caller.chain.oldest_state())}
-    head = caller.blocks.head
     return {
-        "head": {"number": head.number, "hash": head.hash},
+        "head": {"number": block_number(caller), "hash": "0x" + caller.chain.head.hash.hex()},
         "state": state,
         "tx": kept,
         "logs": kept,
@@ -165,7 +165,7 @@ def max_priority_fee(caller: Caller) -> str:
 async def fee_history(caller: Caller, count: int, newest: Tag | int, percentiles: list[float] | None) -> Json:
     """Fees and use of up to 128 blocks: the constant price, and tips of zero."""
     last = caller.blocks.known_height(newest)
-    count = min(count, FEE_HISTORY_BLOCKS_MAX, last + 1)
+    count = min(count, FEE_HISTORY_BLOCKS_MAX, max(last + 1 - caller.chain.oldest_block(), 0))
     limit = caller.chain.parameters.block_gas_limit
     price = hex(caller.chain.parameters.minimum_gas_price_wei)
     ratios: list[Json] = []

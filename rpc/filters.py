@@ -48,7 +48,7 @@ class LogFilter:
         head = blocks.chain.head.block.header.height
         first: int = head + 1 if isinstance(query.from_block, Tag) else query.from_block
         if query.from_block is Tag.EARLIEST:
-            first = 0
+            first = blocks.chain.oldest_block()
         if not isinstance(query.to_block, Tag) and first > query.to_block:
             raise InvalidParams("invalid block range params")
         self._blocks = blocks

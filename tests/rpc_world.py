@@ -23,7 +23,7 @@ from ctt_state.block import (
     merkle_root,
 )
 from ctt_state.crypto import address_of, keccak, sha256
-from ctt_state.errors import InvalidTransaction, NonceTooLow, StatePruned
+from ctt_state.errors import BlockPruned, InvalidTransaction, NonceTooLow, StatePruned
 from ctt_state.modules.call import ChainParameters
 from ctt_state.modules.ctt import CTT
 from ctt_state.records import Account, Record
@@ -74,6 +74,7 @@ class RpcWorld:
         self.client_version = "ctt/test"
         self.automatic = automatic
         self.syncing = False
+        self.base = Height(0)  # as if a snapshot of this block had been loaded
         self.hand_overs = 0
         self._records: dict[bytes, Record | None] = {
             Account.key(person): Account(0, WEALTH_WEI) for person in PEOPLE
@@ -97,13 +98,20 @@ class RpcWorld:
         return self._blocks[-1]
 
     def block(self, height: int) -> FinalBlock | None:
+        if 0 <= height <= self.base != 0:
+            raise BlockPruned(height=height, base=self.base)
         return self._blocks[height] if 0 <= height < len(self._blocks) else None
 
+    def oldest_block(self) -> Height:
+        return Height(self.base + 1 if self.base else 0)
+
     def height_of(self, block_hash: bytes) -> Height | None:
-        return self._heights.get(block_hash)
+        height = self._heights.get(block_hash)
+        return None if height is None or height < self.base else height
 
     def place_of(self, transaction_hash: bytes) -> Place | None:
-        return self._places.get(transaction_hash)
+        place = self._places.get(transaction_hash)
+        return None if place is None or place.height < self.oldest_block() else place
 
     def state(self, height: int) -> Lookup:
         if not self.oldest_state() <= height < len(self._blocks):
@@ -111,7 +119,7 @@ class RpcWorld:
         return self._states[height].get
 
     def oldest_state(self) -> Height:
-        return Height(max(0, len(self._blocks) - 1 - STATES_KEPT))
+        return Height(max(self.base, len(self._blocks) - 1 - STATES_KEPT))
 
     async def submit(self, raw: bytes) -> Hash:
         self.hand_overs += 1

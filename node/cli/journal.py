@@ -163,7 +163,7 @@ def _validator(directory: Path) -> Iterator[tuple[Store, bytes, Header]]:
     key = public_key(load_key(directory / KEY_FILE))
     store = Store.open(directory)
     try:
-        yield store, key, Block.decode(store.block(store.head.height)).header
+        yield store, key, Block.decode(store.header_block(store.head.height)).header
     finally:
         store.close()
 
