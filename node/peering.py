@@ -8,13 +8,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, Protocol, assert_never
 
 from ctt_state.block import Block
+from ctt_state.errors import BlockPruned
 from ctt_state.light import ChainRules
 from ctt_state.units import Hash
+from ctt_state.validators import boundary_of
 from ctt_state.votes import Certificate, Evidence, Vote
 from node import sync
 from node.consensus import events
@@ -22,6 +24,7 @@ from node.ledger import Ledger
 from node.node import Node
 from node.recovery import RecoveryBusy
 from node.runner import head_of, read_clocks
+from node.snapshot import SnapshotGone, SnapshotSource
 from p2p import messages as wire
 from p2p.network import Delivered, PeerId, PeerInfo
 
@@ -29,6 +32,8 @@ GOSSIP_SECONDS: Final = 0.02  # transactions that come within so long travel tog
 GOSSIP_WAITING_MAX: Final = 20_000  # that wait to be sent; more are not passed on by this node
 BATCHES_WAITING_MAX: Final = 64  # of transactions that peers sent; more are dropped: others hold them too
 QUESTIONS_WAITING_MAX: Final = 256  # of all peers; more are refused
+EPOCHS_BYTES_MAX: Final = 2 * 1024 * 1024  # of blocks that are read for one answer, unless it is one
+EXPIRY_SECONDS: Final = 30.0  # from one look for states that were held for long enough to the next
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +62,7 @@ class Peering:
         self._batches: deque[tuple[PeerInfo, tuple[bytes, ...]]] = deque()
         self._questions: deque[tuple[PeerInfo, wire.Request]] = deque()
         self._work = asyncio.Event()
+        self._snapshots = SnapshotSource(ledger)  # on the thread of answers
 
     def join(self, node: Node, network: Network) -> None:
         """Before anything else is called."""
@@ -65,30 +71,36 @@ class Peering:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep_time())
-            tasks.create_task(self._keep_up())
+        with ThreadPoolExecutor(1, thread_name_prefix="answers") as reader:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_time())
+                tasks.create_task(self._keep_up(reader))
+                tasks.create_task(self._let_go(reader))
 
     async def _keep_time(self) -> None:
         while True:
             await asyncio.sleep(sync.TICK_MS / 1_000)
             self._tell_sync(events.Tick())
 
-    async def _keep_up(self) -> None:
+    async def _keep_up(self, reader: Executor) -> None:
         """What takes a thread: answers from the disk and the senders of others' transactions."""
-        with ThreadPoolExecutor(1, thread_name_prefix="answers") as reader:
-            while True:
-                while self._questions or self._batches:
-                    if self._questions:
-                        peer, question = self._questions.popleft()
-                        loop = asyncio.get_running_loop()
-                        self._network.send(
-                            peer.name, await loop.run_in_executor(reader, self._answer, question)
-                        )
-                    if self._batches:
-                        await self._take_in(*self._batches.popleft())
-                self._work.clear()
-                await self._work.wait()
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._questions or self._batches:
+                if self._questions:
+                    peer, question = self._questions.popleft()
+                    self._network.send(peer.name, await loop.run_in_executor(reader, self._answer, question))
+                if self._batches:
+                    await self._take_in(*self._batches.popleft())
+            self._work.clear()
+            await self._work.wait()
+
+    async def _let_go(self, reader: Executor) -> None:
+        """States that nobody asks for any more must not hold their rows on the disk."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(EXPIRY_SECONDS)
+            await loop.run_in_executor(reader, self._snapshots.expire, self._clocks().mono_ms)
 
     # --- p2p.network.Handler --------------------------------------------------------------------------------------
 
@@ -216,17 +228,56 @@ class Peering:
                     return wire.Refused(request, f"no proven blocks from {from_height} on are here")
                 proof = None if found.certificate is None else Certificate.decode(found.certificate)
                 return wire.BlocksReply(request, tuple(found.blocks), proof)
+            case wire.GetEpochs(request, from_epoch, count):
+                return self._answer_epochs(request, from_epoch, count)
+            case wire.GetSnapshot(request):
+                offer = self._snapshots.offer(self._clocks().mono_ms)
+                if offer is None:
+                    return wire.Refused(
+                        request, "the last final block has no certificate of its own; ask again"
+                    )
+                return wire.SnapshotReply(request, offer.header, Certificate.decode(offer.certificate))
+            case wire.GetSnapshotChunk(request, height, after_key):
+                try:
+                    chunk = self._snapshots.chunk(height, after_key, self._clocks().mono_ms)
+                except SnapshotGone as fault:
+                    return wire.Refused(request, str(fault))
+                return wire.SnapshotChunk(request, chunk.rows, chunk.is_last)
             case _:
-                return wire.Refused(question.request, "not answered by this version")
+                assert_never(question)
 
     def _find_block(self, block_hash: Hash) -> Block | None:
-        """Any block that is here: executed, only proposed, or final."""
+        """Any block that is here: executed, only proposed, or final and whole."""
         executed = self._ledger.executed(block_hash)
         if executed is not None:
             return executed.final.block
         store = self._ledger.store
         height = store.height_of(block_hash)
-        return self._node.engine.block(block_hash) if height is None else Block.decode(store.block(height))
+        if height is None:
+            return self._node.engine.block(block_hash)
+        with suppress(BlockPruned):
+            return Block.decode(store.block(height))
+        return None
+
+    def _answer_epochs(self, request: int, from_epoch: int, count: int) -> wire.Reply:
+        """The ends of the first of these epochs that have one, as many as may be read at once; perhaps none."""
+        store, epoch_blocks = self._ledger.store, self._ledger.chain.epoch_blocks
+        if boundary_of(from_epoch, epoch_blocks) < store.base:
+            return wire.Refused(request, f"epochs that ended before block {store.base} are not known here")
+        ends: list[wire.EpochEnd] = []
+        size = 0
+        for epoch in range(from_epoch, from_epoch + count):
+            height = boundary_of(epoch, epoch_blocks)
+            certificate = None if height > store.head.height else store.certificate(height)
+            if certificate is None or size > EPOCHS_BYTES_MAX:
+                break
+            data = store.header_block(height)
+            size += len(data)
+            header = Block.decode(data).header
+            ends.append(
+                wire.EpochEnd(header, Certificate.decode(certificate), self._ledger.validators(epoch + 1))
+            )
+        return wire.EpochsReply(request, tuple(ends))
 
     async def _take_in(self, peer: PeerInfo, raws: tuple[bytes, ...]) -> None:
         """A validator tells all others itself; what comes from elsewhere is passed on."""
