@@ -166,10 +166,14 @@ class Clock:
 
     def now(self, at_ms: int) -> Now:
         elapsed = at_ms - self.started_ms
-        return Now(self.base_ms + elapsed * (1000 + self.drift) // 1000, Ms(WALL_MS + at_ms + self.offset_ms))
+        if self.drift:
+            elapsed = elapsed * (1000 + self.drift) // 1000
+        return Now(self.base_ms + elapsed, Ms(WALL_MS + at_ms + self.offset_ms))
 
     def when(self, mono_ms: int) -> int:
         """The true time at which the monotonic clock will show this."""
+        if not self.drift:
+            return self.started_ms + mono_ms - self.base_ms
         return self.started_ms - (self.base_ms - mono_ms) * 1000 // (1000 + self.drift)
 
 
@@ -433,8 +437,6 @@ class Cluster:
             if machine.crash_in:
                 self._boundary(machine, f"after {type(effect).__name__}")
         due_ms = max(machine.clock.when(engine.deadline_ms), self.at_ms)
-        while machine.clock.now(due_ms).mono_ms < engine.deadline_ms:
-            due_ms += 1
         if due_ms != machine.tick_at or due_ms == self.at_ms:
             machine.tick_at = due_ms
             self._later(machine, "tick", due_ms - self.at_ms)
@@ -760,7 +762,7 @@ class Cluster:
         what = type(event).__name__
         match event:
             case Received(message, source, signer, _):
-                what = f"{type(message).__name__} {source} {signer} {_place(message)}"
+                what = f"{source} {signer} {_place(message)}"
             case VoteSigned(vote):
                 what = f"signed {_place(vote)}"
             case BlockFinal(head, _):
@@ -773,9 +775,9 @@ class Cluster:
 def _place(message: Message) -> str:
     match message:
         case Vote(statement, signer, _):
-            return f"{statement.kind} {statement.epoch} {statement.view} {signer} {statement.block_hash.hex()}"
+            return f"{statement.kind} {statement.epoch} {statement.view} {signer} {statement.block_hash!r}"
         case Certificate(statement, _):
-            return f"{statement.kind} {statement.epoch} {statement.view} {statement.block_hash.hex()}"
+            return f"{statement.kind} {statement.epoch} {statement.view} {statement.block_hash!r}"
         case Proposal(_, vote, _, _):
             return _place(vote)
         case Status(epoch, view, height, _, _):

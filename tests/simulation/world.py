@@ -11,7 +11,7 @@ from tests.simulation.behaviours import ALL, Behaviour
 from tests.simulation.cluster import PERIOD_MS, WALL_MS, Apply, Cluster, Machine, quick_signatures
 from tests.simulation.network import Conditions
 
-SIZES: Final = (1, 4, 4, 4, 5, 6, 7, 7, 10)
+SIZES: Final = (1, 4, 4, 4, 4, 5, 5, 6, 7, 7, 10)
 FAULTS: Final = (
     "loss",
     "duplication",
@@ -211,8 +211,8 @@ class Run:
             else:
                 world.restart(machine.number)
         before, started_ms = world.checker.height, world.at_ms
-        # A chain whose last times are ahead of the true time waits for it.
-        ahead_ms = max(world.checker.stamp_ms - WALL_MS - started_ms, 0)
+        # A chain whose last times are ahead of the true time waits for it, but for what voters tolerate.
+        ahead_ms = max(world.checker.stamp_ms - WALL_MS - started_ms - world.settings.ahead_ms_max, 0)
         limit_ms = HEAL_BYZANTINE_MS_MAX if self.byzantine or dead else HEAL_MS_MAX
         if world.checker.violations:
             return None, []
@@ -224,7 +224,7 @@ class Run:
             shortfalls.append(f"shortfall: first new block after {heal_ms} ms, not {limit_ms + ahead_ms}")
         before = world.checker.height
         first_ms = world.at_ms
-        world.run_ms(BLOCKS_AFTER_MS)
+        world.run_ms(BLOCKS_AFTER_MS + ahead_ms, lambda: world.checker.height >= before + BLOCKS_AFTER)
         if world.checker.height < before + BLOCKS_AFTER:
             blocks = world.checker.height - before
             shortfalls.append(f"shortfall: {blocks} blocks in {world.at_ms - first_ms} ms, not {BLOCKS_AFTER}")

@@ -1,0 +1,82 @@
+"""Seeds and twins for each commit, and that a seed says all: the same run again, in another process as well."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ctt_state import votes
+from tests.simulation.behaviours import ALL
+from tests.simulation.cluster import Cluster, quick_signatures
+from tests.simulation.twins import run_twins
+from tests.simulation.world import run_seed
+
+SHARDS = 20
+SEEDS = 200
+TWINS = 2_000
+SAME = 3  # a seed with many faults
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_every_seed_keeps_the_rules_and_heals(shard: int) -> None:
+    failed = {}
+    for seed in range(shard, SEEDS, SHARDS):
+        outcome = run_seed(seed)
+        if outcome.violations:
+            failed[seed] = outcome.violations
+    assert not failed
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_twins_break_nothing(shard: int) -> None:
+    failed = {}
+    for case in range(shard, TWINS, SHARDS):
+        outcome = run_twins(case)
+        if outcome.violations:
+            failed[case] = outcome.violations
+    assert not failed
+
+
+def test_a_seed_gives_the_same_trace_again() -> None:
+    first, second = run_seed(SAME, views=20), run_seed(SAME, views=20)
+    assert first == second
+    assert first.trace_hash != run_seed(SAME + 1, views=20).trace_hash
+
+
+def test_the_trace_does_not_depend_on_how_the_process_hashes() -> None:
+    script = f"from tests.simulation.world import run_seed; print(run_seed({SAME}, views=20).trace_hash)"
+    traces = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": number},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for number in ("0", "1", "12345")
+    }
+    assert traces == {run_seed(SAME, views=20).trace_hash + "\n"}
+
+
+@pytest.mark.parametrize("behaviour", ALL)
+def test_one_liar_of_four_stops_nothing(behaviour: type) -> None:
+    from random import Random
+
+    with quick_signatures():
+        world = Cluster(1, size=4, epoch_blocks=10, behaviours={2: behaviour(Random(1))})
+        world.run_ms(20_000)
+        world.checker.finish()
+    assert world.checker.violations == []
+    assert world.checker.height >= 20
+
+
+def test_real_signatures_give_the_same_chain_of_events() -> None:
+    """The events are the same; what is hashed into the trace names no signature."""
+    assert run_seed(4, views=5).blocks == run_seed(4, views=5, real_signatures=True).blocks
+
+
+def test_the_curve_is_back_when_a_run_is_over() -> None:
+    real = votes.sign_compact, votes.verify
+    run_seed(0, views=1)
+    assert (votes.sign_compact, votes.verify) == real
