@@ -6,6 +6,8 @@ DEVELOPMENT := .venv/requirements-dev.lock.done
 SOURCES := pyproject.toml .ci/environment.py
 RUN_ARGS :=
 TEST_ARGS :=
+SEED := 0-199
+SIM_ARGS :=
 BENCH_ARGS :=
 LOCK_ARGS :=
 
@@ -25,7 +27,7 @@ define find_python
 	fi
 endef
 
-.PHONY: help run test check format bench lock clean
+.PHONY: help run test sim check format bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +37,9 @@ run: $(RUNTIME)  ## a development network with a street of homes; RUN_ARGS="--no
 
 test: $(DEVELOPMENT)  ## all tests; TEST_ARGS="-k shelf" for more options
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
+
+sim: $(DEVELOPMENT)  ## consensus in simulated worlds: SEED=7 or SEED=0-999; SIM_ARGS="--twins 500" for more options
+	@$(BIN)/python -m tests.simulation --seeds $(SEED) --jobs 2 $(SIM_ARGS)
 
 check: $(DEVELOPMENT)  ## format, lint, types and the architecture's rules
 	$(BIN)/ruff format --check .

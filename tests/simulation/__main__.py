@@ -67,7 +67,7 @@ def _outcome(task: Task) -> Outcome:
         return run_twins(number)
     try:
         return run_seed(number, views=options.views, real_signatures=options.real_signatures)
-    except Exception as fault:  # one broken seed must not hide what the others show
+    except Exception as fault:  # noqa: BLE001 - one broken seed must not hide what the others show
         return Outcome([f"{type(fault).__name__}: {fault}"], 0, 0, "", None)
 
 

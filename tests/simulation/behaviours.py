@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from ctt_state.block import Block
 from ctt_state.crypto import sha256
-from ctt_state.units import ZERO_HASH, Hash, Height
+from ctt_state.units import ZERO_HASH, Hash, Height, Ms
+from ctt_state.validators import boundary_of, epoch_of
 from ctt_state.votes import Certificate, Kind, Statement, Vote, sign_vote
 from node.consensus.events import GetCertificates, Message, Proposal, Status
 from tests.simulation.disk import GENESIS_HASH, UnknownParent
@@ -129,6 +130,64 @@ class InvalidRoot(Behaviour):
         return [(0, _with_block(machine, message, block._replace(header=header)))]
 
 
+class StaleParent(Behaviour):
+    """Proposes on the final head, as if what was notarized since did not exist."""
+
+    def says(self, world: Cluster, machine: Machine, to: int, message: Message) -> Said:
+        if not isinstance(message, Proposal):
+            return [(0, message)]
+        statement, head = message.vote.statement, machine.disk.head
+        parent_view = head.view if head.epoch == statement.epoch else 0
+        if epoch_of(head.height + 1, world.epoch_blocks) != statement.epoch:
+            return [(0, message)]
+        timestamp_ms = head.timestamp_ms + world.settings.period_ms
+        block = world.make_block(head, statement.view, timestamp_ms, b"stale")
+        vote = message.vote._replace(statement=statement._replace(parent_view=parent_view))
+        final = machine.disk.certificates.get(head.height)
+        return [(0, _with_block(machine, Proposal(block, vote, final, message.nullifications), block))]
+
+
+class PastTheEnd(Behaviour):
+    """Proposes a child of the epoch's last block in the same epoch."""
+
+    def says(self, world: Cluster, machine: Machine, to: int, message: Message) -> Said:
+        if not isinstance(message, Proposal):
+            return [(0, message)]
+        header, statement = message.block.header, message.vote.statement
+        if header.height != boundary_of(statement.epoch, world.epoch_blocks) or header.view == statement.view:
+            return [(0, message)]
+        after = world.make_block(header, statement.view, header.timestamp_ms + 333, b"past").header
+        beyond = after._replace(epoch=statement.epoch)
+        return [(0, _with_block(machine, message, Block(beyond, (b"past",))))]
+
+
+class OutOfTurn(Behaviour):
+    """Proposes a block in each view, whoever leads it."""
+
+    def says(self, world: Cluster, machine: Machine, to: int, message: Message) -> Said:
+        if not isinstance(message, Vote) or message.statement.kind is not Kind.NOTARIZE:
+            return [(0, message)]
+        voted = machine.engine.block(message.statement.block_hash)
+        if voted is None:
+            return [(0, message)]
+        header = voted.header._replace(state_root=Hash(sha256(voted.header.state_root)))
+        mine = Proposal(voted, message, None, ())
+        block = Block(header, voted.transactions)
+        return [(0, _with_block(machine, mine, block)), (0, mine), (0, message)]
+
+
+class TimeLiar(Behaviour):
+    """Proposes blocks that bear times too early, or far ahead."""
+
+    def says(self, world: Cluster, machine: Machine, to: int, message: Message) -> Said:
+        if not isinstance(message, Proposal) or message.block.header.view != message.vote.statement.view:
+            return [(0, message)]
+        off_ms = (-1, 600, 700, 600_000)[message.vote.statement.view % 4]
+        header = message.block.header
+        header = header._replace(timestamp_ms=Ms(header.timestamp_ms + off_ms))
+        return [(0, _with_block(machine, message, message.block._replace(header=header)))]
+
+
 class WrongBody(Behaviour):
     """Sends good headers with transactions that are not theirs."""
 
@@ -229,6 +288,10 @@ ALL: Final[tuple[type[Behaviour], ...]] = (
     CertificateWithholder,
     LateProposer,
     InvalidRoot,
+    StaleParent,
+    PastTheEnd,
+    OutOfTurn,
+    TimeLiar,
     WrongBody,
     BadCertificate,
     Replayer,

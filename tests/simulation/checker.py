@@ -99,7 +99,9 @@ class Checker:
             return
         members = self._sets(certificate.statement.epoch).keys
         signers = [signer for signer, _ in certificate.signatures]
-        votes = [Vote(certificate.statement, signer, signature) for signer, signature in certificate.signatures]
+        votes = [
+            Vote(certificate.statement, signer, signature) for signer, signature in certificate.signatures
+        ]
         genuine = [each for each in votes if is_signed(each, members, self._genesis.header.genesis_hash)]
         for vote in genuine:
             self._learn(vote, members[vote.signer])
@@ -239,7 +241,9 @@ class Checker:
             found = [*found, *quorums.get(Kind.FINALIZE, [])]
         if not found:
             self._blame(f"{_words(said)} relies on view {view}, which has no quorum's {kind.name}")
-        elif (said.epoch, view) > (floor.epoch, floor.view) and not any(each in known.relied for each in found):
+        elif (said.epoch, view) > (floor.epoch, floor.view) and not any(
+            each in known.relied for each in found
+        ):
             self._blame(f"{_words(said)} is seen before the {kind.name} of view {view} is durable")
 
     # --- quorums --------------------------------------------------------------------------------------------------

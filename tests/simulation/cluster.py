@@ -8,12 +8,13 @@ import hashlib
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
 from random import Random
 from typing import Final
+from unittest.mock import patch
 
 from ctt_state import crypto, votes
 from ctt_state.block import Block
@@ -54,7 +55,15 @@ from node.consensus.events import (
 from node.consensus.settings import Settings
 from tests.simulation.behaviours import Behaviour
 from tests.simulation.checker import Checker, Sizes
-from tests.simulation.disk import GENESIS_HASH, Disk, Ledger, UnknownParent, make_block, make_genesis, state_root
+from tests.simulation.disk import (
+    GENESIS_HASH,
+    Disk,
+    Ledger,
+    UnknownParent,
+    make_block,
+    make_genesis,
+    state_root,
+)
 from tests.simulation.network import Network
 
 PERIOD_MS: Final = 333
@@ -99,7 +108,6 @@ def quick_signatures(are_real: bool = False) -> Iterator[None]:
     if are_real:
         yield
         return
-    real = votes.sign_compact, votes.verify
 
     def sign(secret: bytes, digest: bytes) -> bytes:
         return hashlib.sha512(public_of(secret) + digest).digest()
@@ -107,17 +115,16 @@ def quick_signatures(are_real: bool = False) -> Iterator[None]:
     def verify(public_key: bytes, digest: bytes, signature: bytes) -> bool:
         return hashlib.sha512(public_key + digest).digest() == signature
 
-    votes.sign_compact, votes.verify = sign, verify
-    try:
+    with patch.object(votes, "sign_compact", sign), patch.object(votes, "verify", verify):
         yield
-    finally:
-        votes.sign_compact, votes.verify = real
 
 
 class Sets:
     """The validators of each epoch, by the machine that owns the key and the key's generation."""
 
-    def __init__(self, chance: Random, size: int, spare: list[int], fixed: frozenset[int], changes: bool) -> None:
+    def __init__(
+        self, chance: Random, size: int, spare: list[int], fixed: frozenset[int], changes: bool
+    ) -> None:
         """`fixed` never leave, and there are always enough others to outnumber them."""
         self.owners: list[dict[int, int]] = [dict.fromkeys(range(size), 0)]
         self.last_change: int | None = None if changes else 0
@@ -369,10 +376,8 @@ class Cluster:
 
     def crash(self, number: int, down_ms: int | None) -> None:
         """At once; None: for good."""
-        try:
+        with suppress(_Stopped):
             self._crash(self.machines[number], down_ms)
-        except _Stopped:
-            pass
 
     def arm_crash(self, number: int, boundaries: int, down_ms: int) -> None:
         """When the machine has passed so many more effect boundaries."""
@@ -532,8 +537,8 @@ class Cluster:
         other = self.machines[to]
         if not other.is_up or (other.owner == machine.owner and other is machine):
             return
-        for delay_ms in self.network.delays(machine.number, to, self.at_ms):
-            source = machine.number
+        source = machine.number
+        for delay_ms in self.network.delays(source, to, self.at_ms):
             self._later(other, lambda: self._receive(other, source, message), delay_ms + extra_ms)
 
     def _receive(self, machine: Machine, source: int, message: Message) -> None:

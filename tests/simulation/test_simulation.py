@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from random import Random
 
 import pytest
 
-from ctt_state import votes
-from tests.simulation.behaviours import ALL
-from tests.simulation.cluster import Cluster, quick_signatures
+from ctt_state.units import ZERO_HASH
+from ctt_state.votes import Kind, Statement, sign_vote
+from tests.simulation.behaviours import ALL, Behaviour
+from tests.simulation.cluster import Cluster, quick_signatures, secret_of
+from tests.simulation.disk import GENESIS_HASH
 from tests.simulation.twins import run_twins
 from tests.simulation.world import run_seed
 
@@ -60,9 +63,7 @@ def test_the_trace_does_not_depend_on_how_the_process_hashes() -> None:
 
 
 @pytest.mark.parametrize("behaviour", ALL)
-def test_one_liar_of_four_stops_nothing(behaviour: type) -> None:
-    from random import Random
-
+def test_one_liar_of_four_stops_nothing(behaviour: type[Behaviour]) -> None:
     with quick_signatures():
         world = Cluster(1, size=4, epoch_blocks=10, behaviours={2: behaviour(Random(1))})
         world.run_ms(20_000)
@@ -77,6 +78,9 @@ def test_real_signatures_give_the_same_chain_of_events() -> None:
 
 
 def test_the_curve_is_back_when_a_run_is_over() -> None:
-    real = votes.sign_compact, votes.verify
+    statement = Statement(Kind.NULLIFY, 0, 1, 0, ZERO_HASH)
+    real = sign_vote(statement, 0, secret_of(0, 0), GENESIS_HASH)
+    with quick_signatures():
+        assert sign_vote(statement, 0, secret_of(0, 0), GENESIS_HASH) != real
     run_seed(0, views=1)
-    assert (votes.sign_compact, votes.verify) == real
+    assert sign_vote(statement, 0, secret_of(0, 0), GENESIS_HASH) == real

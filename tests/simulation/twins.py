@@ -23,9 +23,7 @@ def run_twins(case: int, *, engine: type[Engine] = Engine, blocks_after: int = B
         network.now = Conditions(delay_ms=(1, 20))
         for _ in range(ROUNDS):
             sides = [chance.randrange(chance.choice([1, 2, 2, 3])) for _ in world.machines]
-            network.now.cut = frozenset(
-                (a, b) for a in range(5) for b in range(5) if sides[a] != sides[b]
-            )
+            network.now.cut = frozenset((a, b) for a in range(5) for b in range(5) if sides[a] != sides[b])
             world.run_ms(chance.choice(ROUND_MS))
         network.join()
         before, healed_ms = world.checker.height, world.at_ms

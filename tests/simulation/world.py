@@ -52,7 +52,9 @@ class Outcome:
     crashes: Counter[str] = field(default_factory=Counter)  # by the effect boundary where they happened
 
 
-def run_seed(seed: int, *, engine: type[Engine] = Engine, views: int = 60, real_signatures: bool = False) -> Outcome:
+def run_seed(
+    seed: int, *, engine: type[Engine] = Engine, views: int = 60, real_signatures: bool = False
+) -> Outcome:
     """One world with the faults that the seed draws; at least so many views before the faults stop."""
     with quick_signatures(real_signatures):
         return Run(seed, engine).run(views)
@@ -87,7 +89,9 @@ class Run:
             return {}, ()
         chosen = chance.sample(range(size), chance.randint(1, self.faulty))
         twins = tuple(each for each in chosen if self._is_twin())
-        return {each: chance.choice(ALL)(Random(chance.random())) for each in chosen if each not in twins}, twins
+        return {
+            each: chance.choice(ALL)(Random(chance.random())) for each in chosen if each not in twins
+        }, twins
 
     def _is_twin(self) -> bool:
         if "byzantine" not in self.faults:
@@ -128,7 +132,10 @@ class Run:
                 machine.clock.drift = chance.randrange(-20, 21)
         end_ms = world.at_ms + FAULTY_MS_MAX
         while (
-            world.views < views and world.at_ms < end_ms and world.steps < STEPS_MAX and not world.checker.violations
+            world.views < views
+            and world.at_ms < end_ms
+            and world.steps < STEPS_MAX
+            and not world.checker.violations
         ):
             world.run_ms(chance.choice([20, 50, 300, 1000, 3000]))
             if chance.random() < 0.7:
@@ -227,7 +234,9 @@ class Run:
         world.run_ms(BLOCKS_AFTER_MS + ahead_ms, lambda: world.checker.height >= before + BLOCKS_AFTER)
         if world.checker.height < before + BLOCKS_AFTER:
             blocks = world.checker.height - before
-            shortfalls.append(f"shortfall: {blocks} blocks in {world.at_ms - first_ms} ms, not {BLOCKS_AFTER}")
+            shortfalls.append(
+                f"shortfall: {blocks} blocks in {world.at_ms - first_ms} ms, not {BLOCKS_AFTER}"
+            )
         heights = [each.disk.head.height for each in core]
         if min(heights) < world.checker.height - LAG_MAX:
             shortfalls.append(f"shortfall: heights {heights} at the end")
