@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-BACK_OFF_MAX: Final = 16
-BACK_OFF_VIEWS_MAX: Final = 7  # 1.5 ** 7 > 16
+BACK_OFF_MAX: Final = 3  # so that a chain goes on within 5 s after whatever made views fail has ended
+BACK_OFF_VIEWS_MAX: Final = 3  # 1.5 ** 3 > 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Settings:
 
 def back_off(wait_ms: int, views_without_finality: int, faulty: int) -> int:
     """The wait, half as long again for each view without finality beyond what faulty leaders explain, at most
-    sixteenfold. Without a quorum no view ends, so an outage does not lengthen it."""
+    threefold. Without a quorum no view ends, so an outage does not lengthen it."""
     steps = min(max(views_without_finality - (faulty + 3), 0), BACK_OFF_VIEWS_MAX)
     factor: int = 3**steps
     return min(wait_ms * factor >> steps, wait_ms * BACK_OFF_MAX)
