@@ -56,6 +56,10 @@ class Network:
         """One machine hears and reaches nobody."""
         self._cut({link for other in range(self.size) for link in ((number, other), (other, number))})
 
+    def cut_all(self) -> None:
+        """Nobody reaches anybody."""
+        self._cut({(a, b) for a in range(self.size) for b in range(self.size)})
+
     def cut_one_way(self, number: int) -> None:
         """One machine is heard and hears nobody, or the other way round."""
         hears = self.chance.random() < 0.5

@@ -175,10 +175,10 @@ class Run:
         return down_ms
 
     def _part(self, machine: Machine) -> int:
-        """Partitions; rarely one that lasts for hours of which few minutes are played, the clocks going on."""
+        """Partitions, some of them long; an hour only where nobody can go on, for that is quickly played."""
         world, chance, network = self.world, self.chance, self.world.network
-        leader = machine.engine.validators.leader(machine.engine.epoch, machine.engine.view)
-        address = machine.engine.validators.members[leader].address
+        members = machine.engine.validators
+        address = members.members[members.leader(machine.engine.epoch, machine.engine.view)].address
         leading = next((each for each in world.machines if each.address == address), machine)
         network.join()
         match chance.randrange(8):
@@ -192,12 +192,17 @@ class Run:
                 network.cut_bridge()
             case 5:
                 network.cut_links()
+            case 6:
+                network.cut_all()
             case _:
                 return 0
+        if "long" in self.faults and chance.random() < 0.1:
+            is_all = len(network.now.cut) == network.size**2
+            long_ms = chance.choice([20_000, 60_000, HOUR_MS if is_all else 120_000])
+            world.run_ms(long_ms)
+            return long_ms
         if chance.random() < 0.2:
             network.flap()
-        if "long" in self.faults and chance.random() < 0.1:
-            world.run_ms(chance.choice([20_000, 60_000, 120_000]))
         return 0
 
     # --- their end ------------------------------------------------------------------------------------------------
