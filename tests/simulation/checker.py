@@ -188,9 +188,7 @@ class Checker:
             said = self._quorums.get((header.epoch, header.view), {}).get(Kind.NOTARIZE, [])
             if all(each.block_hash != block_hash for each in said):
                 self._blame(f"final block {header.height} was never notarized in its view {header.view}")
-        for view, kinds in sorted(self._quorums.items()):
-            for final in kinds.get(Kind.FINALIZE, []):
-                self._check_later(view, final)
+        self._check_later()
 
     # --- votes ----------------------------------------------------------------------------------------------------
 
@@ -287,14 +285,16 @@ class Checker:
         kinds = self._quorums.get((epoch, view), {})
         return [each.block_hash for kind in (Kind.NOTARIZE, Kind.FINALIZE) for each in kinds.get(kind, [])]
 
-    def _check_later(self, view: View, final: Statement) -> None:
-        """Whatever is notarized in a later view of the epoch stands on the final block."""
-        for other, kinds in self._quorums.items():
-            if other[0] != view[0] or other[1] <= view[1]:
-                continue
-            for said in kinds.get(Kind.NOTARIZE, []):
-                if not self._stands_on(said.block_hash, final.block_hash):
-                    self._blame(f"{_words(said)} does not stand on final view {view[1]}")
+    def _check_later(self) -> None:
+        """Whatever is notarized stands on the final block of the last view below that is final, in its epoch."""
+        final: Statement | None = None
+        for (epoch, _), kinds in sorted(self._quorums.items()):
+            if final is not None and final.epoch == epoch:
+                for said in kinds.get(Kind.NOTARIZE, []):
+                    if not self._stands_on(said.block_hash, final.block_hash):
+                        self._blame(f"{_words(said)} does not stand on final view {final.view}")
+            for said in kinds.get(Kind.FINALIZE, []):
+                final = said
 
     def _stands_on(self, block_hash: Hash, ancestor: Hash) -> bool:
         target = self._headers.get(ancestor)

@@ -17,7 +17,7 @@ from typing import Final
 from unittest.mock import patch
 
 from ctt_state import crypto, votes
-from ctt_state.block import Block
+from ctt_state.block import Block, Header
 from ctt_state.crypto import sha256
 from ctt_state.light import LightRejected, check_body
 from ctt_state.units import Address, Hash, Ms
@@ -127,7 +127,7 @@ class Sets:
     ) -> None:
         """`fixed` never leave, and there are always enough others to outnumber them."""
         self.owners: list[dict[int, int]] = [dict.fromkeys(range(size), 0)]
-        self.last_change: int | None = None if changes else 0
+        self.frozen_from: int | None = None if changes else 0  # from this epoch on they stay as they are
         self._chance, self._spare, self._fixed = chance, spare, fixed
         self._sets: list[ValidatorSet] = [self._make(self.owners[0])]
 
@@ -143,7 +143,7 @@ class Sets:
 
     def _next(self, owners: dict[int, int]) -> dict[int, int]:
         after = dict(owners)
-        if self.last_change is not None and len(self.owners) > self.last_change:
+        if self.frozen_from is not None and len(self.owners) >= self.frozen_from:
             return after
         change = self._chance.choice(["add", "remove", "rotate", "nothing"])
         movable = [each for each in owners if each not in self._fixed]
@@ -336,8 +336,7 @@ class Cluster:
 
     def _make_machine(self, number: int, owner: int, behaviours: dict[int, Behaviour]) -> Machine:
         disk = Disk([self.genesis])
-        drift = 0
-        machine = Machine(number, owner, disk, Ledger(disk), Clock(drift=drift), None)  # type: ignore[arg-type]
+        machine = Machine(number, owner, disk, Ledger(disk), Clock(), None)  # type: ignore[arg-type]
         machine.behaviour = behaviours.get(owner)
         return machine
 
@@ -599,12 +598,12 @@ class Cluster:
         machine.ledger.executed[block.header.hash] = block
         return BlockBuilt(block)
 
-    def make_block(self, parent: object, view: int, timestamp_ms: int, transaction: bytes) -> Block:
+    def make_block(self, parent: Header, view: int, timestamp_ms: int, transaction: bytes) -> Block:
         return make_block(
-            parent,  # type: ignore[arg-type]
+            parent,
             view=view,
             timestamp_ms=timestamp_ms,
-            sets=self._sets_of(parent.height + 1),  # type: ignore[attr-defined]
+            sets=self._sets_of(parent.height + 1),
             epoch_blocks=self.epoch_blocks,
             transactions=(transaction,),
         )

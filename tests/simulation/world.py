@@ -210,8 +210,7 @@ class Run:
     def _heal(self) -> tuple[int | None, list[str]]:
         """The faults stop among all but at most f machines of each set to come. Then the chain must go on."""
         world, chance = self.world, self.chance
-        known = world.sets.known()
-        world.sets.last_change = known
+        world.sets.frozen_from = world.sets.known()
         world.network.now = Conditions(delay_ms=chance.choice([(1, 5), (1, 40), (20, 80)]))
         self._slow_disks(chance.choice([5, 20]))
         dead = self._choose_dead()
