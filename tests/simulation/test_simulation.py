@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from random import Random
 
 import pytest
@@ -18,6 +19,7 @@ from tests.simulation.world import run_seed
 SHARDS = 20
 SEEDS = 200
 TWINS = 2_000
+BOUNDARIES = 120
 SAME = 3  # a seed with many faults
 
 
@@ -39,6 +41,34 @@ def test_twins_break_nothing(shard: int) -> None:
         if outcome.violations:
             failed[case] = outcome.violations
     assert not failed
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_crash_at_each_effect_boundary_of_some_blocks(size: int) -> None:
+    """One after the other, over the end of an epoch: nothing is lost, and the chain goes on."""
+    crashes: Counter[str] = Counter()
+    with quick_signatures():
+        for boundary in range(1, BOUNDARIES + 1):
+            world = Cluster(boundary, size=size, epoch_blocks=4)
+            world.arm_crash(0, boundary, 0)
+            world.run_ms(4_000)
+            world.checker.finish()
+            assert world.checker.violations == [], boundary
+            assert world.checker.height >= 8, boundary
+            crashes += world.crashes
+    assert sum(crashes.values()) == BOUNDARIES
+    effects = (
+        ("Build", "Validate", "Cast", "Finalize", "Broadcast") if size > 1 else ("Build", "Cast", "Finalize")
+    )
+    inside = {
+        "built",
+        "before append",
+        "before sync",
+        "before signed",
+        "before final block",
+        "after final block",
+    }
+    assert {f"{when} {each}" for when in ("before", "after") for each in effects} | inside <= set(crashes)
 
 
 def test_a_seed_gives_the_same_trace_again() -> None:
