@@ -9,7 +9,7 @@ the source 6.6 ms; the writer loads them in 5 s and builds tree and database in 
 (71 MB with 100,000), half of it LevelDB's.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -111,7 +111,8 @@ class SnapshotSource:
 
 class SnapshotWriter:
     """Makes a database that begins with this block. Load all rows in the order of their keys, then `finish`; before
-    that there is only an unfinished database, which the next writer replaces."""
+    that there is only an unfinished database, which the next writer replaces. The sets of the block's epoch and, once
+    it is fixed, of the next are among the rows."""
 
     def __init__(
         self,
@@ -119,17 +120,19 @@ class SnapshotWriter:
         document: bytes,
         header: Header,
         certificate: bytes,
-        sets: Mapping[int, ValidatorSet],
+        validators: ValidatorSet,
     ) -> None:
-        """`sets` are those of the header's epoch and, from its fixing height on, the next; earlier ones are kept too.
+        """`validators` are those of the header's epoch.
 
         Raises: InvalidGenesis, SnapshotRefused, then the errors of `Store.create`.
         """
         genesis = load_genesis(document)
-        _check_offer(genesis, header, certificate, sets)
+        _check_offer(genesis, header, certificate, validators)
         self._header = header
         self._certificate = certificate
-        self._sets = [(epoch, EpochSet(each.members).encode()) for epoch, each in sets.items()]
+        is_fixed = header.height >= fixing_height(header.epoch, genesis.epoch_blocks)
+        self._epochs = {EpochSet.key(epoch): epoch for epoch in (header.epoch, header.epoch + is_fixed)}
+        self._sets: list[tuple[int, bytes]] = []  # of these epochs: the rows have them
         self._leaves = Leaves()
         self._last_key = b""
         self._creation = Store.create(directory, document, genesis.hash)
@@ -170,23 +173,21 @@ class SnapshotWriter:
                 raise SnapshotRefused(f"row {key.hex()} comes after row {self._last_key.hex()}")
             self._last_key = key
             self._leaves.add(key, data)
+            if key in self._epochs:
+                self._sets.append((self._epochs[key], data))
             yield key, data
 
 
-def _check_offer(
-    genesis: Genesis, header: Header, certificate: bytes, sets: Mapping[int, ValidatorSet]
-) -> None:
-    """The header is of this chain, names these sets, and the certificate makes it final. Raises: SnapshotRefused."""
+def _check_offer(genesis: Genesis, header: Header, certificate: bytes, validators: ValidatorSet) -> None:
+    """The header is of this chain, names this set, and the certificate makes it final. Raises: SnapshotRefused."""
     epoch = epoch_of(header.height, genesis.epoch_blocks)
     if (header.genesis_hash, header.epoch) != (genesis.hash, epoch) or header.height < 1:
         raise SnapshotRefused(f"block {header.height} of epoch {header.epoch} is not of this chain")
-    following = epoch + (header.height >= fixing_height(epoch, genesis.epoch_blocks))
-    for named, of_epoch in ((header.validators_hash, epoch), (header.next_validators_hash, following)):
-        if of_epoch not in sets or sets[of_epoch].hash != named:
-            raise SnapshotRefused(f"block {header.height} names another set of epoch {of_epoch}")
+    if header.validators_hash != validators.hash:
+        raise SnapshotRefused(f"block {header.height} names another set of epoch {epoch}")
     try:
         decoded = Certificate.decode(certificate)
-        check_certificate(decoded, sets[epoch].keys, genesis.hash)
+        check_certificate(decoded, validators.keys, genesis.hash)
     except (MalformedVote, InvalidCertificate) as fault:
         raise SnapshotRefused(f"certificate of block {header.height}: {fault}") from None
     signed = decoded.statement

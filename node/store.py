@@ -576,7 +576,8 @@ def _check_present(directory: Path) -> None:
 
 
 def check_absent(directory: Path, genesis_hash: Hash) -> None:
-    """Nothing is here that a new chain would replace, but for the rest of an interrupted creation of it.
+    """Nothing is here that a new chain would replace, but for the rest of an interrupted creation of it. The creation
+    itself checks this again.
 
     Raises: StorageExists.
     """

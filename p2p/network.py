@@ -186,7 +186,8 @@ class Network:
     """Sessions with peers: those that are dialled, by name, and those that come.
 
     `rng` draws the times of dialling and this process's number; `now_ms` is a clock that never jumps; `height` is
-    the highest final block's.
+    the highest final block's. `on_closed` hears of each dialled connection that ends, also when no session came of it:
+    the name that was dialled, and why.
     """
 
     def __init__(
@@ -201,6 +202,7 @@ class Network:
         now_ms: Callable[[], int],
         rng: Random,
         settings: Settings = DEFAULT_SETTINGS,
+        on_closed: Callable[[str, Exception], None] | None = None,
     ) -> None:
         self._identity = identity
         self._chain = chain
@@ -209,6 +211,7 @@ class Network:
         self._now_ms = now_ms
         self._rng = rng
         self._settings = settings
+        self._on_closed = on_closed
         self._instance = rng.getrandbits(63)
         self._own_name = identity.own.name
         self._static = {name: tuple(each) for name, each in peers.items() if name != self._own_name and each}
@@ -357,10 +360,13 @@ class Network:
         except (SessionEnded, UntrustedPeer, OSError) as caught:  # a TimeoutError is an OSError
             fault = HandshakeTooLate(self._settings.handshake_ms) if deadline.expired() else caught
         finally:
+            fault = fault if link is None else link.fault or fault
+            if wanted is not None and self._on_closed is not None:
+                self._on_closed(wanted, fault)
             if link is None:
                 self._report(wanted or address.host, address, fault)
             else:
-                await self._part(link, link.fault or fault)
+                await self._part(link, fault)
         return 0 if link is None or link.instance is None else self._now_ms() - link.opened_ms
 
     async def _meet(

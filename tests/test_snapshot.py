@@ -89,17 +89,17 @@ def make_writer(directory: Path, ledger: Ledger, **changes: Any) -> SnapshotWrit
         "document": ledger.store.genesis_document,
         "header": header,
         "certificate": ledger.store.certificate(header.height),
-        "sets": sets_of(ledger, 1, 2),
+        "validators": ledger.validators(1),
     }
     return SnapshotWriter(directory, **(given | changes))
 
 
-def load(directory: Path, ledger: Ledger) -> Ledger:
+def load(directory: Path, ledger: Ledger, **changes: Any) -> Ledger:
     """A node that begins with the ledger's head."""
     source = SnapshotSource(ledger)
     offer = source.offer(0)
     assert offer is not None
-    with make_writer(directory, ledger) as writer:
+    with make_writer(directory, ledger, **changes) as writer:
         for chunk in fetch(source, offer.header.height):
             writer.load(chunk.rows)
         writer.finish()
@@ -211,6 +211,18 @@ def test_a_loaded_node_has_the_sources_state_and_tree(ledger: Ledger, loaded: Le
     assert account(loaded, ALICE) == account(ledger, ALICE)
     assert loaded.store.certificate(BASE) == ledger.store.certificate(BASE)
     assert sets_of(loaded, 1, 2) == sets_of(ledger, 1, 2)
+
+
+def test_before_the_next_set_is_fixed_only_the_present_one_is_known(ledger: Ledger, tmp_path: Path) -> None:
+    add_blocks(ledger, 5)
+    loaded = load(tmp_path / "loaded", ledger, validators=ledger.validators(2))
+    assert loaded.validators(2) == ledger.validators(2)
+    for opened in (ledger, loaded):
+        with pytest.raises(LookupError):
+            opened.validators(3)
+    follow(ledger, loaded, 3)
+    assert loaded.validators(3) == ledger.validators(3)
+    loaded.close()
 
 
 def test_a_loaded_node_goes_on_over_a_restart(ledger: Ledger, loaded: Ledger, tmp_path: Path) -> None:
@@ -345,17 +357,14 @@ def certificate(header: Header, **fields: Any) -> bytes:
 
 
 def test_a_header_that_is_not_shown_to_be_final_is_refused(ledger: Ledger, tmp_path: Path) -> None:
-    header, present = ledger.head.block.header, ledger.validators(1)
+    header = ledger.head.block.header
     other = ValidatorSet((Member(ALICE, public_key(ALICE_KEY)),))
     forged = header._replace(state_root=Hash(b"s" * 32))
     offers: dict[str, dict[str, Any]] = {
         "is not of this chain": {"document": document(epochBlocks=20)},
         "block 17 of epoch 0 is not of this chain": {"header": header._replace(epoch=0)},
         "block 0 of epoch 0 is not of this chain": {"header": header._replace(height=Height(0), epoch=0)},
-        "names another set of epoch 1": {"sets": {1: other, 2: present}},
-        "names another set of epoch 2": {"sets": {1: present, 2: other}},
-        "another set of epoch 2": {"sets": {1: present}},
-        "another set of epoch 1": {"sets": {2: present}},
+        "names another set of epoch 1": {"validators": other},
         "certificate of block 17: ": {"certificate": b"\x05"},
         "signature of validator 0 does not verify": {
             "certificate": Certificate(

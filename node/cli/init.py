@@ -1,29 +1,44 @@
-"""`ctt init`: makes a node's data directory from a genesis document. The only command that creates a database."""
+"""`ctt init`: makes a node's data directory from a genesis document, at block 0 or, with peers, near the chain's end.
+The only command that creates a database."""
 
 import argparse
+import logging
 import os
 import time
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
 
 from ctt_state.crypto import public_key
 from ctt_state.document import DOCUMENT_BYTES_MAX
 from ctt_state.errors import InvalidGenesis
 from ctt_state.genesis import Genesis, development_key, load_genesis
-from node.cli.options import add_directory
+from ctt_state.units import hex_of
+from node.cli.bootstrap import Bootstrap, Task, TrustedBlock
+from node.cli.network import load_node_identity
+from node.cli.options import add_directory, block_of_height, named_peer
 from node.exits import Exit, Failure
-from node.journal import JOURNAL_FILE, VOTES, Journal
+from node.journal import JOURNAL_FILE, NO_MARKS, VOTES, Journal, Marks, Place
 from node.keys import KEY_FILE, create_key, load_key
 from node.ledger import create_ledger
+from node.store import check_absent
+from p2p.network import Endpoint
 
 EPILOG = """\
 The key is that of --key, or one that is in DIR already. For a development document without either it is the key of
 the document's first development validator, which everyone knows. A follower has none: it checks everything, answers
 clients, and never votes.
 
+With --from-peer the node begins with a recent block and the state after it, which a peer gives and the validators'
+signatures prove, instead of executing everything since block 0. Its certificate has to be in DIR/tls (ctt ca issue).
+Peers are asked in their order until one has given all.
+
 examples:
   ctt init --dir data/node                                          from ./genesis.json, for development
   ctt init --dir /var/lib/ctt --genesis grid.json --key validator.key
   ctt init --dir /var/lib/ctt --genesis grid.json --follower
+  ctt init --dir /var/lib/ctt --genesis grid.json --follower --from-peer grid-1=10.0.0.1:30303
 """
 
 
@@ -43,13 +58,34 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--key", type=Path, metavar="FILE", help="the validator's consensus key, copied in (ctt key new FILE)"
     )
     parser.add_argument("--follower", action="store_true", help="a node that never votes, without a key")
+    parser.add_argument(
+        "--from-peer",
+        type=named_peer,
+        action="append",
+        default=[],
+        metavar="NAME=HOST:PORT",
+        help="begin with a recent state, from this peer; may be repeated",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=block_of_height,
+        metavar="HEIGHT:HASH",
+        help="with --from-peer: the last block of an epoch that is known to be final; proofs begin there",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     document = read_genesis(options.genesis)
     key = _choose_key(options, load_genesis(document))
-    initialise(options.dir, document, key)
+    if options.from_peer:
+        _join(options, document, key)
+    elif options.checkpoint is not None:
+        raise Failure(
+            Exit.USAGE, "--checkpoint says where proofs begin that --from-peer brings: it needs one"
+        )
+    else:
+        initialise(options.dir, document, key)
     if key is None or (options.dir / VOTES / JOURNAL_FILE).exists():
         print(f"{options.dir}: ready; start it with: ctt run --dir {options.dir}")
     else:
@@ -83,18 +119,56 @@ def initialise(directory: Path, document: bytes, key: bytes | None) -> None:
     Raises: Failure, InvalidGenesis; nothing is made when a check fails.
     """
     genesis = load_genesis(document)
+    _check_time_and_key(directory, genesis, key)
+    create_ledger(directory, document)
+    _place_key(directory, genesis, key, NO_MARKS)
+
+
+def _join(options: argparse.Namespace, document: bytes, key: bytes | None) -> None:
+    """The same with a recent state, from peers: a key that has no journal here votes above the state's block only."""
+    directory, genesis = options.dir, load_genesis(document)
+    _check_time_and_key(directory, genesis, key)
+    check_absent(directory, genesis.hash)  # before anyone is asked
+    identity = load_node_identity(directory, genesis, key)
+    peers = [(name, Endpoint(host, number)) for name, host, number in options.from_peer]
+    if identity.own.name in dict(peers):
+        raise Failure(
+            Exit.USAGE, f"--from-peer {identity.own.name}: this is the name in the certificate here"
+        )
+    trusted = None if options.checkpoint is None else TrustedBlock(*options.checkpoint)
+    logging.getLogger("p2p").addHandler(logging.NullHandler())  # what matters of it is in the failures
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = Task(directory, document, genesis, identity, trusted)
+        begun = Bootstrap(task, progress).run(peers)
+    header, view = begun.header, begun.certificate.statement.view
+    marks = Marks(floor=Place(header.epoch, view), height=header.height)
+    _place_key(directory, genesis, key, marks)
+    for failure in begun.failures:
+        print(failure)
+    print(
+        f"{directory}: begins with block {header.height:,} {hex_of(header.hash)} of epoch {header.epoch:,}, "
+        f"{begun.records:,} records from {begun.peer}"
+    )
+
+
+def _check_time_and_key(directory: Path, genesis: Genesis, key: bytes | None) -> None:
+    """Raises: InvalidGenesis for a chain that begins in the future; Failure (73) where another key is."""
     if genesis.time_ms > time.time_ns() // 1_000_000:
         raise InvalidGenesis(
             [("$.timestampMs", f"{genesis.time_ms} is in the future by this machine's clock")]
         )
     path = directory / KEY_FILE
-    has_key = os.path.lexists(path)
-    if has_key and (key is None or load_key(path) != key):
+    if os.path.lexists(path) and (key is None or load_key(path) != key):
         raise Failure(Exit.CANNOT_CREATE, f"{path} holds another key already; a key is never overwritten")
-    create_ledger(directory, document)
-    if key is not None and not has_key:
+
+
+def _place_key(directory: Path, genesis: Genesis, key: bytes | None, marks: Marks) -> None:
+    """A key that is there already may have voted: it keeps the journal that it has, and gets none."""
+    path = directory / KEY_FILE
+    if key is not None and not os.path.lexists(path):
         create_key(path, key)
-        Journal.create(directory, genesis.hash, public_key(key))
+        Journal.create(directory, genesis.hash, public_key(key), marks)
 
 
 def _choose_key(options: argparse.Namespace, genesis: Genesis) -> bytes | None:

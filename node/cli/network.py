@@ -35,11 +35,19 @@ def load_own_identity(directory: Path, ledger: Ledger, key: bytes | None) -> Ide
 
     Raises: Failure: 66 missing, 77 open to others, 65 not usable, 78 another validator's.
     """
+    is_alone = key is not None and ledger.next_validators().keys == (public_key(key),)
+    if is_alone and not (directory / TLS).exists():
+        return None
+    return load_node_identity(directory, ledger.genesis, key)
+
+
+def load_node_identity(directory: Path, genesis: Genesis, key: bytes | None) -> Identity:
+    """The certificate in the data directory.
+
+    Raises: Failure: 66 missing, 77 open to others, 65 not usable, 78 another validator's.
+    """
     tls = directory / TLS
     if not tls.exists():
-        members = ledger.next_validators()
-        if key is not None and members.keys == (public_key(key),):
-            return None
         raise Failure(
             Exit.MISSING,
             f"{tls}: no certificate to show to peers; whoever has the consortium's authority makes one: "
@@ -53,7 +61,7 @@ def load_own_identity(directory: Path, ledger: Ledger, key: bytes | None) -> Ide
     days = identity.expires_in_days(now)
     if days < EXPIRY_DAYS:
         log.warning("the certificate in %s ends in %d days; issue a new one", tls, days)
-    _check_address(tls, identity, ledger.genesis, key)
+    _check_address(tls, identity, genesis, key)
     return identity
 
 

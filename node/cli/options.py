@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Final
 
 from ctt_state.crypto import checksum_address
-from ctt_state.units import ZERO_ADDRESS, Address
+from ctt_state.units import ZERO_ADDRESS, Address, Hash, Height
 
 _HOST: Final = re.compile(r"\*|[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _PEER: Final = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})"
 )
+_BLOCK: Final = re.compile(r"(?P<height>[0-9]{1,15}):0x(?P<hash>[0-9a-f]{64})")
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s,]+")
 
 
@@ -50,6 +51,16 @@ def named_peer(text: str) -> tuple[str, str, int]:
     if match is None or not 1 <= int(match["port"]) <= 65_535:
         raise argparse.ArgumentTypeError(f"{text[:80]!r} is not NAME=HOST:PORT")
     return match["name"], match["host"].strip("[]"), int(match["port"])
+
+
+def block_of_height(text: str) -> tuple[Height, Hash]:
+    """HEIGHT:HASH, a block other than the first."""
+    match = _BLOCK.fullmatch(text)
+    if match is None or int(match["height"]) == 0:
+        raise argparse.ArgumentTypeError(
+            f"{text[:100]!a} is not HEIGHT:HASH, such as 900:0x and 64 hexadecimal digits"
+        )
+    return Height(int(match["height"])), Hash(bytes.fromhex(match["hash"]))
 
 
 def address(text: str) -> Address:

@@ -46,13 +46,13 @@ def run(options: argparse.Namespace) -> int:
                 faults += 1
                 if faults <= FAULTS_SHOWN_MAX:
                     print(f"{options.dir}: {fault}", file=sys.stderr)
-        height = store.head.height
+        height, count = store.head.height, store.head.height - store.base + 1
     finally:
         store.close()
     if faults:
         shown = f", the first {FAULTS_SHOWN_MAX} shown" if faults > FAULTS_SHOWN_MAX else ""
         print(f"{options.dir}: faults up to block {height:,}: {faults}{shown}", file=sys.stderr)
         return Exit.DAMAGED
-    blocks = "block 0" if height == 0 else f"{height + 1:,} blocks"
+    blocks = f"block {height:,}" if count == 1 else f"{count:,} blocks"
     print(f"{options.dir}: ok: {blocks}, the state root and every invariant hold")
     return 0
