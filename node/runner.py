@@ -336,7 +336,7 @@ class Runner:
         try:
             ancestors = self._ledger.path_to(build.parent_hash)
         except UnknownParent:
-            return BuildFailed(build.view)
+            return BuildFailed(build.epoch, build.view)
         taken = {each for executed in ancestors for each in executed.final.transaction_hashes}
         waiting = (each for each in self._pool.candidates() if each.transaction.hash not in taken)
         candidates = list(islice(waiting, BLOCK_TRANSACTIONS_MAX))
@@ -353,7 +353,7 @@ class Runner:
             executed, dropped = await self._on_storage(self._ledger.build, plan, candidates)
         except (UnknownParent, TooManyUnfinal) as fault:
             log.warning("no block in view %d: %s", build.view, fault)
-            return BuildFailed(build.view)
+            return BuildFailed(build.epoch, build.view)
         if not ancestors:  # else the next final block may let it stand
             for signed, reason in dropped:
                 log.info("dropped transaction 0x%s: %s", signed.transaction.hash.hex(), reason)

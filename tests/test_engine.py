@@ -575,7 +575,15 @@ def test_a_leader_that_cannot_build_gives_its_view_up() -> None:
     talk = Talk()
     lead(talk)
 
-    assert casts(talk.tell(BuildFailed(4))) == [(Kind.NULLIFY, 4)]
+    assert casts(talk.tell(BuildFailed(0, 4))) == [(Kind.NULLIFY, 4)]
+
+
+def test_a_late_failure_to_build_says_nothing_of_the_next_epoch() -> None:
+    talk = Talk()
+    boundary = make_block(height=Height(900))
+    talk.tell(BlockFinal(Head(boundary.header, boundary.header.hash), MEMBERS))
+
+    assert casts(talk.tell(BuildFailed(0, 1))) == []
 
 
 def test_a_leader_without_its_parent_gives_its_view_up_early() -> None:

@@ -166,8 +166,8 @@ class Engine:
                 self._on_message(event, now)
             case BlockBuilt(block):
                 self._on_built(block, now)
-            case BuildFailed(view):
-                self._rounds[view].is_refused = True
+            case BuildFailed(epoch, view):
+                self._on_build_failed(epoch, view)
             case BlockValidated(block_hash, fault):
                 self._on_validated(block_hash, fault)
             case BlockUnplaced(block_hash):
@@ -349,6 +349,11 @@ class Engine:
         self._unfinal.add(block, Stage.EXECUTED)
         self._seen_ms.setdefault(block.header.hash, now.mono_ms)
         self._propose(block, parent_view)
+
+    def _on_build_failed(self, epoch: int, view: int) -> None:
+        current = self._rounds.get(view)
+        if epoch == self._epoch and current is not None and current.building_on is not None:
+            current.building_on, current.is_refused = None, True
 
     def _on_validated(self, block_hash: Hash, fault: str | None) -> None:
         self._unfinal.set_stage(block_hash, Stage.EXECUTED if fault is None else Stage.INVALID)

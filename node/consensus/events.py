@@ -99,6 +99,7 @@ class BlockBuilt:
 class BuildFailed:
     """A `Build` could not be done; the view is given up."""
 
+    epoch: int
     view: int
 
 

@@ -593,7 +593,7 @@ class Cluster:
         try:
             parent = machine.ledger.parent(build.parent_hash)
         except UnknownParent:
-            return BuildFailed(build.view)
+            return BuildFailed(build.epoch, build.view)
         block = self.make_block(parent, build.view, build.timestamp_ms, b"%d" % machine.number)
         machine.ledger.executed[block.header.hash] = block
         return BlockBuilt(block)
