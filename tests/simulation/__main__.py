@@ -63,9 +63,9 @@ def _run(task: Task) -> tuple[Task, Outcome, float]:
 
 def _outcome(task: Task) -> Outcome:
     number, kind, options = task
-    if kind == "twins":
-        return run_twins(number)
     try:
+        if kind == "twins":
+            return run_twins(number)
         return run_seed(number, views=options.views, real_signatures=options.real_signatures)
     except Exception as fault:  # noqa: BLE001 - one broken seed must not hide what the others show
         return Outcome([f"{type(fault).__name__}: {fault}"], 0, 0, "", None)
