@@ -60,7 +60,15 @@ READS_CLOCK = frozenset(
 )
 # The loop that waits, a warning before it does, when a certificate begins and ends, how long a request may hold the
 # loop, the pace of the demonstration, and what measures.
-MAY_READ_CLOCK = ("node.runner", "node.cli.init", "node.cli.ca", "node.cli.network", "rpc.turns", "apps.demo.play", "bench")
+MAY_READ_CLOCK = (
+    "node.runner",
+    "node.cli.init",
+    "node.cli.ca",
+    "node.cli.network",
+    "rpc.turns",
+    "apps.demo.play",
+    "bench",
+)
 
 # Where a task or a request has its root: whatever went wrong, somebody gets an answer.
 TASK_ROOTS = ("node.cli.main", "rpc.jsonrpc")

@@ -759,7 +759,9 @@ def test_why_a_connection_ended_is_said(fault: Exception, text: str) -> None:
 
 @pytest.mark.asyncio
 async def test_a_peer_that_goes_silent_is_found_dead(identities: Identities) -> None:
-    one = Node(identities["v1"], settings=Settings(limits_of_validators=Limits(ping_ms=500, silence_ms=2_000)))
+    one = Node(
+        identities["v1"], settings=Settings(limits_of_validators=Limits(ping_ms=500, silence_ms=2_000))
+    )
     async with witnessed(one, identities), stranger(one, identities["v2"]) as silent:
         await silent.say(make_hello())
         heard = await silent.hear_all()
