@@ -8,7 +8,7 @@ import pytest
 from ctt_state.votes import Certificate
 from node import ledger as ledger_module
 from node import store as store_module
-from node.ledger import Ledger, FinalRange
+from node.ledger import FinalRange, Ledger
 from node.unfinal import Executed
 from tests.ledger_world import ALICE_KEY, add_block, finish, make_ledger, make_plan, sign
 
