@@ -304,6 +304,15 @@ MUTANTS: Final = (
         (votes.quorum, "validators - (validators - 1) // 3", "validators - (validators - 2) // 3"),
     ),
     _mutant(
+        "a quorum of those who are heard",
+        "field: a_quorum_does_not_shrink_to_those_who_are_there",
+        (
+            Engine._count,
+            "len(votes) >= self._quorum and",
+            "len(votes) >= quorum(sum(each > now.mono_ms - 5_000 for each in self._heard_ms)) and",
+        ),
+    ),
+    _mutant(
         "certificates are not checked",
         "engine: an_invalid_certificate_changes_nothing",
         (Engine._is_valid, "return False", "return True"),
@@ -379,6 +388,11 @@ MUTANTS: Final = (
             "self._quorum = quorum(len(validators.members))",
             'self._quorum = getattr(self, "_quorum", quorum(len(validators.members)))',
         ),
+    ),
+    _mutant(
+        "who has left keeps its place",
+        "field: a_validator_may_leave_in_any_state",
+        (Engine._start_epoch, "self._me = None", 'self._me = self._me if hasattr(self, "_me") else None'),
     ),
     _mutant(
         "certificates of another epoch",
@@ -666,6 +680,11 @@ MUTANTS: Final = (
         "rounds below the final view are kept",
         "field: who_gave_a_view_up_still_follows_its_notarization",
         (Rounds.forget_below, "if each >= view", ""),
+    ),
+    _mutant(
+        "any number of messages waits for the next epoch",
+        "field: a_flood_of_later_views_fills_no_memory",
+        (Engine.__init__, "deque(maxlen=EARLY_MAX)", "deque()"),
     ),
     _mutant(
         "a peer is answered as often as it asks",

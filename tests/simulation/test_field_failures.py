@@ -9,9 +9,10 @@ from itertools import pairwise
 
 import pytest
 
+from ctt_state.units import Height
 from ctt_state.validators import boundary_of
 from ctt_state.votes import Kind, Vote, quorum
-from node.consensus.engine import CERTIFICATES_SENT_MAX
+from node.consensus.engine import CERTIFICATES_SENT_MAX, EARLY_MAX, VIEWS_AHEAD_MAX
 from node.consensus.events import Build, Message, Proposal, Received, Status, Validate
 from tests.simulation.cluster import PERIOD_MS, Sets, quick_signatures
 from tests.simulation.stage import (
@@ -682,6 +683,149 @@ def test_one_clock_out_of_bounds_costs_its_own_slots_only(offset_ms: int) -> Non
     stage.run_ms(30_000)
     assert stage.checker.height - before >= 0.7 * 30_000 / PERIOD_MS
     stage.holds()
+
+
+# --- incidents of running networks ----------------------------------------------------------------------------------
+
+
+def test_a_validator_whose_code_drifted_stops_and_does_not_go_on_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """asentum, "code drift": one validator was updated alone and ran on by itself for 200,000 blocks, because the
+    committee shrank to those who were there."""
+    stage = Stage()
+    stage.goes_on(2)
+    drifted, execute = stage.machines[0], stage._execute
+    monkeypatch.setattr(
+        stage,
+        "_execute",
+        lambda machine, block: "state root differs" if machine is drifted else execute(machine, block),
+    )
+    height = drifted.disk.head.height
+    stage.play_until(lambda: drifted.is_halted, 3_000)
+    assert drifted.disk.head.height <= height + 2
+    assert all("invalid here" in each for each in stage.checker.violations)
+    stage.crash(drifted.number, None)
+    stage.play_until(lambda: stage.checker.height >= height + 10, 10_000)
+    assert len(stage.checker.violations) == 1
+
+
+@pytest.mark.parametrize(("size", "dead"), [(4, 2), (5, 2), (6, 2), (7, 3)])
+def test_a_quorum_does_not_shrink_to_those_who_are_there(size: int, dead: int) -> None:
+    """asentum: quorums were counted of those who were heard lately."""
+    stage = Stage(size)
+    stage.goes_on(2)
+    for machine in stage.machines[:dead]:
+        stage.crash(machine.number, None)
+    stage.run_ms(1_000)  # what is on its way
+    stage.stands(60_000)
+    for machine in stage.machines[:dead]:
+        stage.restart(machine.number)
+    stage.goes_on()
+
+
+@pytest.mark.parametrize("leaver_is", ["there", "down", "cut off", "back at once"])
+def test_a_validator_may_leave_in_any_state(leaver_is: str) -> None:
+    """Cosmos Hub v17.1 (2024): a validator that left the set halted the chain for 4 h 40 min."""
+    stage = Stage(5, epoch_blocks=10)
+    stage.goes_on(2)
+    leaver = stage.machines[0]
+    plan_sets(stage, dict.fromkeys(range(1, 5), 0))
+    if leaver_is == "down":
+        stage.crash(leaver.number, None)
+    elif leaver_is == "cut off":
+        stage.cut(leaver)
+    others = [each for each in stage.machines if each is not leaver]
+    stage.play_until(lambda: min(each.disk.head.height for each in others) >= 12, 30_000)
+    if leaver_is == "back at once":
+        stage.crash(leaver.number, None)
+    stage.restart(leaver.number)
+    stage.join()
+    stage.goes_on(15)
+    assert leaver.engine.me is None
+
+
+@pytest.mark.parametrize("are_restarted", [False, True])
+def test_validators_in_four_different_views_meet(are_restarted: bool) -> None:
+    """Helium (2022): after an outage the nodes were stuck in different rounds for more than four hours."""
+    stage = Stage(7)
+    stage.goes_on(2)
+    gone: set[int] = set()
+    last_view = 1 << 60
+
+    def lets_through(source: int, to: int, message: Message) -> bool:
+        """No block is notarized. Of the last view's end only machine 2 hears."""
+        statement = statement_in(message)
+        if gone & {source, to} or isinstance(message, Proposal):
+            return False
+        return statement is None or statement.view < last_view or to == 2
+
+    stage.lets_through = lets_through
+    for number in (0, 1):
+        stage.run_ms(3_000)
+        gone.add(number)
+    stage.run_ms(3_000)
+    last_view = stage.view
+    stage.run_ms(6_000)
+    views = [each.engine.view for each in stage.machines]
+    assert len(set(views)) >= 4, views
+    if are_restarted:
+        stage.crash_all()
+        stage.restart_all()
+    stage.join()
+    stage.goes_on()
+
+
+@pytest.mark.parametrize("order", ["up", "down"])
+@pytest.mark.parametrize(("size", "empty"), [(4, 1), (7, 0), (7, 2)])
+def test_f_and_one_more_restart_some_of_them_with_nothing(size: int, empty: int, order: str) -> None:
+    """besu#8307, edge#187, sui#5617, radixdlt/babylon-node#243: after such a restart validators never agreed again."""
+    stage = Stage(size)
+    stage.goes_on(20)
+    restarted = stage.machines[: (size - 1) // 3 + 1]
+    for machine in restarted:
+        stage.crash(machine.number, None)
+    stage.run_ms(10_000)
+    for machine in restarted[:empty]:
+        del machine.disk.final[1:]
+        machine.disk.certificates.clear()
+        stage.checker._finals.pop(machine.number)
+    for machine in restarted if order == "up" else restarted[::-1]:
+        stage.restart(machine.number)
+        stage.run_ms(300)
+    stage.goes_on()
+
+
+def test_a_flood_of_later_views_fills_no_memory() -> None:
+    """Besu, GHSA-23rh-rrqg-wq82: messages for rounds without a bound were all kept."""
+    stage = Stage(puppets=(0,))
+    stage.goes_on(2)
+    for ahead in range(1, 400):
+        view = stage.view + ahead
+        block = stage.block_on(stage.genesis, view)
+        for statement in (nullify(view), notarize(block, view)):
+            stage.say(0, stage.sign(0, statement))
+        stage.say(0, Status(1, view, block.header.height, block.header.hash, None))
+    stage.run_ms(100)
+    for machine in stage.honest:
+        assert len(list(machine.engine._rounds)) <= 2 * VIEWS_AHEAD_MAX
+        assert len(machine.engine._early) <= EARLY_MAX
+    stage.goes_on()
+
+
+def test_a_peer_that_lowers_what_it_tells_of_itself_hinders_nobody() -> None:
+    """CometBFT, ASA-2025-001: a node that caught up waited for ever when a peer told a height and then a lower one."""
+    stage = Stage(puppets=(0,))
+    stage.goes_on(4)
+    late = stage.honest[0]
+    stage.crash(late.number, None)
+    stage.run_ms(10_000)
+    stage.restart(late.number)
+    for height in (1 << 40, 3, 0):
+        stage.say(0, Status(0, 1, Height(height), stage.genesis.header.hash, None), late)
+        stage.run_ms(50)
+    stage.goes_on()
+    assert late.disk.head.height >= stage.checker.height - 2
 
 
 def plan_sets(stage: Stage, *plans: dict[int, int]) -> None:

@@ -1,5 +1,6 @@
 """Short conversations, each for one rule whose loss no other test tells from its presence (tests/simulation/mutants.py)."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,9 @@ from node.consensus.events import (
     Build,
     Cast,
     GetCertificates,
+    Halt,
     Head,
+    Received,
     Restored,
     Send,
     Status,
@@ -344,6 +347,28 @@ def test_certificates_of_before_a_restart_are_held_after_it() -> None:
     ]
 
 
+def test_a_second_process_with_a_key_notices_while_it_listens() -> None:
+    """blockscape (2020): an active and a standby validator signed with one key, both from what each of them knew."""
+    engine = Engine(
+        replace(SETTINGS, listen_ms=5_000),
+        genesis_hash=GENESIS_HASH,
+        epoch_blocks=900,
+        head=Head(GENESIS, GENESIS.hash),
+        epoch=0,
+        validators=MEMBERS,
+        consensus_key=MEMBERS.keys[ME],
+        restored=NOTHING_RESTORED,
+        now=START,
+    )
+    quiet = engine.step(Tick(), START._replace(mono_ms=START.mono_ms + 4_000))
+    heard = Received(vote(Kind.NULLIFY, 1, ME), "peer 1", ME)
+
+    effects = engine.step(heard, START._replace(mono_ms=START.mono_ms + 4_500))
+
+    assert of(quiet, Cast) == of(effects, Cast) == []
+    assert len(of(effects, Halt)) == 1
+
+
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
@@ -380,3 +405,63 @@ def test_an_answer_is_bounded() -> None:
 
     assert len(of(told, Send)) == len(of(asked, Send)) == CERTIFICATES_SENT_MAX
     assert len([each for each in stood if isinstance(each.message, Certificate)]) <= CERTIFICATES_SENT_MAX + 1
+
+
+# --- numbers that fit nothing ---------------------------------------------------------------------------------------
+
+NUMBERS = (0, 1, 2, 3, 4, 5, 2**31, 2**32 + 1, 2**63, 2**64 - 1)
+
+
+def odd_statements(kind: Kind) -> Iterator[Statement]:
+    said = vote(kind, 1, 1, None if kind is Kind.NULLIFY else make_block()).statement
+    for number in NUMBERS:
+        yield said._replace(view=number)
+        yield said._replace(epoch=number)
+        yield said._replace(parent_view=number)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_odd_numbers_in_votes_and_certificates_break_nothing(kind: Kind) -> None:
+    """ASA-2024-001, ASA-2025-002, ASA-2025-003 of CometBFT: an index out of range stopped nodes."""
+    talk = Talk()
+    for statement in odd_statements(kind):
+        for signer in (1, *NUMBERS):
+            signed = sign_vote(statement, signer, SECRETS[1], GENESIS_HASH)
+            effects = talk.hear(signed, signer) + talk.hear(signed, 1) + talk.hear(signed, None)
+            assert of(effects, Halt) == []
+            talk.hear(Certificate(statement, ((signer, signed.signature),) * 3))
+    assert talk.engine.view == 1
+
+
+@pytest.mark.parametrize("field", ["height", "epoch", "view", "timestamp_ms", "version", "gas_used"])
+def test_odd_numbers_in_a_proposals_header_break_nothing(field: str) -> None:
+    for number in NUMBERS:
+        talk = Talk()
+        effects = talk.propose(make_block(**{field: number}))
+        assert of(effects, Halt) == []
+        assert talk.engine.view == 1
+
+
+@pytest.mark.parametrize("view", NUMBERS)
+def test_odd_numbers_in_a_proposals_vote_break_nothing(view: int) -> None:
+    talk, block = Talk(), make_block()
+    good = make_proposal(block)
+    for parent_view in NUMBERS:
+        statement = good.vote.statement._replace(view=view, parent_view=parent_view)
+        signed = sign_vote(statement, 1, SECRETS[1], GENESIS_HASH)
+        assert of(talk.hear(replace(good, vote=signed)), Halt) == []
+    assert talk.engine.view == 1
+
+
+def test_odd_numbers_in_questions_break_nothing() -> None:
+    talk = Talk()
+    talk.hear(certificate(Kind.NULLIFY, 1))
+    for one in NUMBERS:
+        for two in NUMBERS:
+            talk.hear(GetCertificates(one, two, one), 2)
+            talk.hear(GetCertificates(0, one, two), 2)
+            talk.hear(Status(one, two, Height(one), ZERO_HASH, None), 2)
+    assert talk.engine.view == 2
+    assert of(talk.hear(GetCertificates(0, 0, 2**64 - 1), 3), Send) == [
+        Send("peer 3", certificate(Kind.NULLIFY, 1))
+    ]
