@@ -1,4 +1,5 @@
-"""A state from one node to another: whole, in pieces, under the root that a certified header names.
+"""A state from one node to another: whole, in pieces, under the root that a certified header names (docs/PROTOCOL.md,
+P-8 to P-10).
 
 The source holds the state of a final block as it was, while the chain goes on, and gives it in the order of its keys.
 The writer makes a database of it that begins with that block. What a peer sends counts for nothing until the tree

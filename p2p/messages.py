@@ -1,4 +1,4 @@
-"""What nodes say to each other: one class a message.
+"""What nodes say to each other (docs/PROTOCOL.md, P-1): one class a message.
 
 A payload is a msgpack array of the fields in their order. `decode` takes hostile bytes: it checks every type, size and
 range, and what it gives encodes to the same bytes again. Whether a signature, a root or a height is right is not its
@@ -63,7 +63,8 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first message each way. `instance` is a random number of the process: who is heard under two is restarted."""
+    """The first message each way (P-1). `instance` is a random number of the process: who is heard under two is
+    restarted."""
 
     KIND: ClassVar = 0x01
     NAME: ClassVar = "hello"
@@ -236,7 +237,7 @@ class CertificateMessage:
 
 @dataclass(frozen=True, slots=True)
 class StatusMessage:
-    """Where the sender stands."""
+    """Where the sender stands (P-3)."""
 
     KIND: ClassVar = 0x13
     NAME: ClassVar = "status"
@@ -318,7 +319,7 @@ class EvidenceMessage:
 
 @dataclass(frozen=True, slots=True)
 class GetBlock:
-    """Asks for the block of this hash, final or not. Answer: BlockReply."""
+    """Asks for the block of this hash, final or not (P-5). Answer: BlockReply."""
 
     KIND: ClassVar = 0x20
     NAME: ClassVar = "get block"
@@ -362,7 +363,7 @@ class BlockReply:
 
 @dataclass(frozen=True, slots=True)
 class GetBlocks:
-    """Asks for final blocks from a height up. Answer: BlocksReply."""
+    """Asks for final blocks from a height up (P-6). Answer: BlocksReply."""
 
     KIND: ClassVar = 0x22
     NAME: ClassVar = "get blocks"
@@ -425,7 +426,7 @@ class BlocksReply:
 
 @dataclass(frozen=True, slots=True)
 class GetSnapshot:
-    """Asks which state the sender can be asked for in pieces. Answer: SnapshotReply."""
+    """Asks which state can be had in pieces (P-8). Answer: SnapshotReply."""
 
     KIND: ClassVar = 0x24
     NAME: ClassVar = "get snapshot"
@@ -472,7 +473,7 @@ class SnapshotReply:
 
 @dataclass(frozen=True, slots=True)
 class GetSnapshotChunk:
-    """Asks for the rows of the state of this height after a key; an empty one asks for the first. Answer:
+    """Asks for the rows of the state of this height after a key; an empty one asks for the first (P-9). Answer:
     SnapshotChunk."""
 
     KIND: ClassVar = 0x26
@@ -521,7 +522,7 @@ class SnapshotChunk:
 
 @dataclass(frozen=True, slots=True)
 class GetEpochs:
-    """Asks how the sets of validators followed from one another, from an epoch's boundary up. Answer: EpochsReply."""
+    """Asks how the sets of validators followed from one another, from an epoch's end up (P-7). Answer: EpochsReply."""
 
     KIND: ClassVar = 0x28
     NAME: ClassVar = "get epochs"
@@ -580,7 +581,7 @@ class EpochsReply:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Answers a request that is not answered: there is no such block any more, or too much was asked for."""
+    """Answers a request that is not answered (P-2): there is no such block any more, or too much was asked for."""
 
     KIND: ClassVar = 0x2F
     NAME: ClassVar = "refused"
@@ -603,7 +604,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Transactions:
-    """Signed transactions for the pool."""
+    """Signed transactions for the pool (P-4)."""
 
     KIND: ClassVar = 0x30
     NAME: ClassVar = "transactions"

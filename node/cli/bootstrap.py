@@ -1,4 +1,5 @@
-"""How `ctt init --from-peer` comes by a chain: a final block and the state after it (docs/PROTOCOL.md, Peers).
+"""How `ctt init --from-peer` comes by a chain: a final block and the state after it (docs/PROTOCOL.md, P-7 to
+P-10).
 
 Peers are asked one after the other, until one has given all of it. None is trusted: the sets of validators from genesis
 or a checkpoint on prove the block, and the block proves the state. What one peer has proven holds for the next.
