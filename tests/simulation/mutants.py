@@ -4,7 +4,7 @@ A mutant is a change of a line or two in the engine's text, planted into the run
 every test and every seed can be played against it. A text that is not there any more is an error: the rule has changed,
 and so must its mutant.
 
-`python -m tests.simulation.mutants --seeds 0-59 --twins 600` says as JSON what notices each.
+`python -m tests.simulation.mutants` says as JSON which test and which liars, twins and seeds notice each.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from node.consensus.rounds import Round, Rounds
 from tests import test_engine
 from tests.simulation import test_field_failures, test_guards
 from tests.simulation.cluster import quick_signatures
+from tests.simulation.liars import run_liar
 from tests.simulation.twins import run_twins
 from tests.simulation.world import run_seed
 
@@ -43,7 +44,7 @@ class Edit(NamedTuple):
 
 
 class Mutant(NamedTuple):
-    """What is broken, how, and what notices it: a test of `SUITES`, or the seeds or twins up to a number."""
+    """What is broken, how, and which test of `SUITES` notices it."""
 
     name: str
     edits: tuple[Edit, ...]
@@ -139,13 +140,16 @@ def first_noticed(run: Callable[[int], object], numbers: range) -> tuple[int, st
     return None
 
 
+RUNS: Final[dict[str, Callable[[int], object]]] = {"liars": run_liar, "twins": run_twins, "seeds": run_seed}
+
+
 def play(noticed_by: str) -> str | None:
-    """What goes wrong there, None if nothing does."""
-    what, _, count = noticed_by.partition(" up to ")
-    if what not in ("seeds", "twins"):
+    """What goes wrong in a test, or in one of the first so many runs ("liars up to 20"); None if nothing does."""
+    kind, _, last = noticed_by.partition(" up to ")
+    if kind not in RUNS:
         return noticed_in(tests()[noticed_by])
-    found = first_noticed(run_seed if what == "seeds" else run_twins, range(int(count) + 1))
-    return None if found is None else f"{what} {found[0]}: {found[1]}"
+    found = first_noticed(RUNS[kind], range(int(last) + 1))
+    return None if found is None else f"{kind} {found[0]}: {found[1]}"
 
 
 # --- the mutants ----------------------------------------------------------------------------------------------------
@@ -749,26 +753,32 @@ MUTANTS: Final = (
 def main(arguments: list[str] | None = None) -> int:
     """Exits with 1 if any mutant is noticed nowhere."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants")
-    parser.add_argument("--seeds", type=int, default=40, help="at most so many for each mutant")
-    parser.add_argument("--twins", type=int, default=400, help="at most so many cases for each mutant")
+    for kind, count in (("liars", 200), ("twins", 100), ("seeds", 20)):
+        parser.add_argument(f"--{kind}", type=int, default=count, help="at most so many for each mutant")
     parser.add_argument("--only", default="", help="the mutants whose name contains this")
     options = parser.parse_args(arguments)
     began = time.monotonic()
-    report = {each.name: _report(each, options) for each in MUTANTS if options.only in each.name}
+    counts = {kind: getattr(options, kind) for kind in RUNS}
+    report = {each.name: _report(each, counts) for each in MUTANTS if options.only in each.name}
     survivors = [name for name, found in report.items() if not any(found.values())]
-    seconds = round(time.monotonic() - began, 1)
-    print(json.dumps({"mutants": report, "survivors": survivors, "seconds": seconds}, indent=2))
+    by_chance = sum(any(found[kind] for kind in RUNS) for found in report.values())
+    summary = {
+        "mutants": len(report),
+        "noticed by their test": sum(found["test"] is not None for found in report.values()),
+        "noticed by liars, twins or seeds": by_chance,
+        "survivors": survivors,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    print(json.dumps({**summary, "each": report}, indent=2))
     return 1 if survivors else 0
 
 
-def _report(mutant: Mutant, options: argparse.Namespace) -> dict[str, object]:
-    """What notices the mutant: the named test, the first seed, the first case of twins."""
+def _report(mutant: Mutant, counts: dict[str, int]) -> dict[str, object]:
+    """What its test says, and the first liar, the first twins and the first seed that notice."""
     with planted(mutant):
-        return {
-            mutant.noticed_by: play(mutant.noticed_by),
-            "seed": first_noticed(run_seed, range(options.seeds)),
-            "twins": first_noticed(run_twins, range(options.twins)),
-        }
+        fault = play(mutant.noticed_by)
+        runs = {kind: first_noticed(run, range(counts[kind])) for kind, run in RUNS.items()}
+    return {"test": None if fault is None else [mutant.noticed_by, fault], **runs}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from ctt_state.units import Height
 from ctt_state.validators import boundary_of
 from ctt_state.votes import Kind, Vote, quorum
 from node.consensus.engine import CERTIFICATES_SENT_MAX, EARLY_MAX, VIEWS_AHEAD_MAX
-from node.consensus.events import Build, Message, Proposal, Received, Status, Validate
+from node.consensus.events import Build, Halt, Message, Proposal, Received, Restored, Status, Validate
 from tests.simulation.cluster import PERIOD_MS, Sets, quick_signatures
 from tests.simulation.stage import (
     Stage,
@@ -23,6 +23,7 @@ from tests.simulation.stage import (
     statement_in,
     votes_in,
 )
+from tests.test_engine import Talk, certificate, of
 
 HOUR_MS = 3_600_000
 
@@ -609,6 +610,17 @@ def test_nothing_is_said_before_it_is_durable() -> None:
         seen += stage.checker.violations
     assert seen == []
     stage.goes_on()
+
+
+@pytest.mark.parametrize(("floor", "halts"), [((0, 6), True), ((0, 7), False)])
+def test_a_key_without_its_votes_notices_the_first_above_its_floor(
+    floor: tuple[int, int], halts: bool
+) -> None:
+    """tendermint#3418, ADR-051, cometbft#5435, tmkms#11, bsc#2598: keys went without what they had signed, and the
+    check that should have noticed looked one height short."""
+    talk = Talk(restored=Restored((), (), (), floor))
+    effects = talk.hear(certificate(Kind.NULLIFY, 7, signers=(0, 1, 2)))
+    assert bool(of(effects, Halt)) is halts
 
 
 def test_more_than_a_third_that_repeat_a_vote_are_heard() -> None:
