@@ -108,7 +108,7 @@ def test_a_validator_gets_an_identity_of_its_own(ca: Ca, made: Path) -> None:
     assert alice.own == PeerIdentity("validator-1", ALICE, alice.own.serial)
     assert sorted(os.listdir(out)) == ["ca.pem", "node.key", "node.pem", "revoked.txt"]
     assert mode(out / "node.key") == 0o600
-    assert mode(out) == 0o700
+    assert mode(out) == mode(out.parent) == 0o700
     assert (out / "ca.pem").read_bytes() == (made / "ca.pem").read_bytes()
 
 

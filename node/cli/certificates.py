@@ -273,7 +273,9 @@ def write_directory(directory: Path, files: dict[str, bytes]) -> None:
     """A new directory with all of the files or none of them; keys are readable by their owner only. Raises: OSError."""
     new = directory.with_name(f"{directory.name}.new")
     shutil.rmtree(new, ignore_errors=True)  # of an attempt that was interrupted
-    new.mkdir(0o700, parents=True)
+    if not new.parent.exists():  # a node's data directory, it may be
+        new.parent.mkdir(0o700, parents=True)
+    new.mkdir(0o700)
     for name, content in files.items():
         write_new(new / name, content, mode=0o600 if name == KEY_FILE else 0o644)
     sync_directory(new)
