@@ -9,12 +9,13 @@ from typing import Final
 from ctt_state.block import Block
 from ctt_state.crypto import sha256
 from ctt_state.units import Hash
+from ctt_state.validators import epoch_of
 from ctt_state.votes import Kind, Vote, sign_vote
 from node.consensus.engine import Engine
 from node.consensus.events import Message, Proposal
 from tests.simulation.behaviours import ALL, Behaviour, Said
 from tests.simulation.cluster import Cluster, Machine, quick_signatures
-from tests.simulation.disk import GENESIS_HASH, UnknownParent
+from tests.simulation.disk import GENESIS_HASH
 from tests.simulation.network import Conditions
 from tests.simulation.world import Outcome
 
@@ -46,22 +47,30 @@ class WrongParent(Behaviour):
     """Names the highest notarized view as its block's parent, and builds the block on the final head."""
 
     def says(self, world: Cluster, machine: Machine, to: int, message: Message) -> Said:
-        if not isinstance(message, Proposal) or message.block.header.view != message.vote.statement.view:
+        head = machine.disk.head
+        if (
+            not isinstance(message, Proposal)
+            or message.block.header.view != message.vote.statement.view
+            or epoch_of(head.height + 1, world.epoch_blocks) != message.vote.statement.epoch
+        ):
             return [(0, message)]
-        try:
-            parent = machine.ledger.parent(message.block.header.parent_hash)
-        except UnknownParent:
-            return [(0, message)]
-        above = world.make_block(parent, message.block.header.view, message.block.header.timestamp_ms, b"w")
-        header = above.header._replace(parent_hash=machine.disk.head.parent_hash)
-        statement = message.vote.statement._replace(block_hash=header.hash)
+        block = world.make_block(head, message.block.header.view, message.block.header.timestamp_ms, b"low")
+        statement = message.vote.statement._replace(block_hash=block.header.hash)
         vote = sign_vote(statement, message.vote.signer, machine.secret, GENESIS_HASH)
-        return [
-            (0, Proposal(Block(header, above.transactions), vote, message.parent, message.nullifications))
-        ]
+        return [(0, Proposal(block, vote, message.parent, message.nullifications))]
 
 
-LIARS: Final[tuple[type[Behaviour], ...]] = (*ALL, Forger, WrongParent)
+class BodySwapper(Behaviour):
+    """Sends one of the others another body than the rest, which notarize the block."""
+
+    def says(self, world: Cluster, machine: Machine, to: int, message: Message) -> Said:
+        if not isinstance(message, Proposal) or to != (machine.number + 1) % world.size:
+            return [(0, message)]
+        swapped = message.block._replace(transactions=(b"swapped",))
+        return [(0, Proposal(swapped, message.vote, message.parent, message.nullifications))]
+
+
+LIARS: Final[tuple[type[Behaviour], ...]] = (*ALL, Forger, WrongParent, BodySwapper)
 
 
 def run_liar(case: int, *, engine: type[Engine] = Engine) -> Outcome:

@@ -167,6 +167,16 @@ MUTANTS: Final = (
         (Engine._give_up, "Kind.FINALIZE in current.mine or ", ""),
     ),
     _mutant(
+        "NULLIFY after FINALIZE in a view that its notarization does not end",
+        "engine: a_view_finalized_is_never_given_up",
+        (Engine._give_up, "Kind.FINALIZE in current.mine or ", ""),
+        (
+            Engine._hold,
+            "if statement.view >= self._view:",
+            "if statement.view >= self._view and statement.kind is not Kind.NOTARIZE:",
+        ),
+    ),
+    _mutant(
         "NOTARIZE after NULLIFY",
         "engine: n3_a_view_given_up_is_not_notarized",
         (Engine._follow_leader, " or Kind.NULLIFY in current.mine", ""),
@@ -247,6 +257,12 @@ MUTANTS: Final = (
         "a block on another parent than its vote says",
         "guards: a_block_on_another_parent_than_the_vote_says_is_refused",
         (Engine._is_well_placed, "and header.parent_hash == parent.block_hash", ""),
+    ),
+    _mutant(
+        "a block on any parent",
+        "guards: a_block_on_another_parent_than_the_vote_says_is_refused",
+        (Engine._is_well_placed, "and header.parent_hash == parent.block_hash", ""),
+        (Engine._is_well_placed, "and header.height == parent.header.height + 1", ""),
     ),
     _mutant(
         "any proposer",

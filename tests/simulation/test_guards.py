@@ -21,6 +21,7 @@ from node.consensus.events import (
     GetCertificates,
     Halt,
     Head,
+    Message,
     Received,
     Restored,
     Send,
@@ -29,6 +30,8 @@ from node.consensus.events import (
     Validate,
 )
 from tests.consensus_world import GENESIS_HASH, PERIOD_MS
+from tests.simulation.cluster import quick_signatures
+from tests.simulation.stage import Stage, statement_in
 from tests.test_engine import (
     GENESIS,
     ME,
@@ -312,6 +315,24 @@ def test_who_is_still_in_the_epoch_before_is_told_how_it_ended() -> None:
     effects = talk.hear(Status(0, 3, Height(899), ZERO_HASH, None), 2)
 
     assert Send("peer 2", final) in effects
+
+
+def test_the_epochs_last_block_may_become_final_in_a_later_view() -> None:
+    """Who gave its view up never says FINALIZE there. If f+1 did, only a later view can end the epoch."""
+    with quick_signatures():
+        stage = Stage(epoch_blocks=10)
+
+        def lets_through(source: int, to: int, message: Message) -> bool:
+            """Nobody hears of a FINALIZE of a last block in the view that it was made for."""
+            statement = statement_in(message)
+            if statement is None or statement.kind is not Kind.FINALIZE:
+                return True
+            block = stage.machines[source].engine.block(statement.block_hash)
+            is_first = block is not None and block.header.view == statement.view
+            return not (is_first and block is not None and block.header.height % 10 == 0)
+
+        stage.lets_through = lets_through
+        stage.goes_on(25)
 
 
 # --- restarts -------------------------------------------------------------------------------------------------------
