@@ -488,6 +488,11 @@ MUTANTS: Final = (
         ),
     ),
     _mutant(
+        "catching up does not end the views of the blocks",
+        "guards: a_final_block_from_a_peer_ends_its_view",
+        (Engine._on_final, "self._raise_floor(header.view, now)", "pass"),
+    ),
+    _mutant(
         "a leader builds again after a restart",
         "field: notarize_votes_that_only_journals_hold_count_again",
         (Engine._lead, "if current.mine or current.building_on", "if current.building_on"),
@@ -588,6 +593,40 @@ MUTANTS: Final = (
         ),
     ),
     _mutant(
+        "what is repeated comes half as often each time",
+        "field: a_parted_network_has_one_history",
+        (
+            Engine._repeat,
+            "self._repeated_ms + self._settings.retry_ms",
+            "self._repeated_ms + max(self._settings.retry_ms, self._repeated_ms - self._entered_ms)",
+        ),
+        (
+            Engine._stand_still,
+            "standstill_ms = self._settings.standstill_ms",
+            "standstill_ms = max(self._settings.standstill_ms, self._stood_still_ms - self._final_seen_ms)",
+        ),
+    ),
+    _mutant(
+        "a view is given up before its period is over",
+        "field: a_quiet_network_gives_no_view_up",
+        (
+            Engine._give_up,
+            "self._settings.notarize_ms if has_proposal else self._settings.propose_ms",
+            "self._settings.period_ms // 2",
+        ),
+    ),
+    _mutant(
+        "leaders hurry and nobody minds",
+        "field: times_are_at_least_a_period_apart_and_never_refused_for_it",
+        (Engine._lead, "if wait_ms > 0:", "if False:"),
+        (Engine._timestamp, "Ms(slot_ms if", "Ms(slot_ms - 1 if"),
+        (
+            Engine._is_well_placed,
+            "and header.timestamp_ms >= parent.header.timestamp_ms + self._settings.period_ms",
+            "",
+        ),
+    ),
+    _mutant(
         "waiting never grows",
         "engine: waiting_grows_only_with_views_that_end_without_finality",
         (
@@ -595,6 +634,50 @@ MUTANTS: Final = (
             "return min(wait_ms * factor >> steps, wait_ms * BACK_OFF_MAX)",
             "return wait_ms",
         ),
+    ),
+    _mutant(
+        "a leader that is late keeps to its old slots",
+        "engine: a_leader_that_is_more_than_a_period_late_starts_from_its_clock",
+        (Engine._timestamp, "now.wall_ms < slot_ms + self._settings.period_ms", "True"),
+    ),
+    _mutant(
+        "a view is never given up",
+        "engine: a_view_without_a_proposal_is_given_up_when_it_is_overdue",
+        (Engine._give_up, "if now.mono_ms >= overdue_ms:", "if False:"),
+    ),
+    _mutant(
+        "a proposal does not prolong its view",
+        "engine: a_view_with_a_proposal_has_longer",
+        (Engine._give_up, "self._settings.notarize_ms if has_proposal else", ""),
+    ),
+    _mutant(
+        "a view that its leader gave up goes on",
+        "engine: a_view_that_its_leader_gives_up_is_given_up_at_once",
+        (Engine._give_up, "or leader in current.votes[Kind.NULLIFY]", ""),
+    ),
+    _mutant(
+        "a notarization does not end its view",
+        "engine: each_kind_of_certificate_ends_its_view_however_far",
+        (
+            Engine._hold,
+            "if statement.view >= self._view:",
+            "if statement.view >= self._view and statement.kind is not Kind.NOTARIZE:",
+        ),
+    ),
+    _mutant(
+        "a leader waits for its parent as long as it takes",
+        "engine: a_leader_without_its_parent_gives_its_view_up_early",
+        (Engine._lead, "if now.mono_ms >= self._entered_ms + half_ms:", "if False:"),
+    ),
+    _mutant(
+        "a leader that cannot build goes on with its view",
+        "engine: a_leader_that_cannot_build_gives_its_view_up",
+        (Engine._on_build_failed, "current.building_on, current.is_refused = None, True", "pass"),
+    ),
+    _mutant(
+        "a leader does not ask for the nullifications that it lacks",
+        "engine: a_leader_that_lacks_a_nullification_asks_everyone",
+        (Engine._lead, "if self._is_due(self._view, now):", "if False:"),
     ),
     _mutant(
         "views that end at once spin",
@@ -668,6 +751,14 @@ MUTANTS: Final = (
         "certificates are not passed on",
         "engine: a_certificate_is_passed_on_once",
         (Engine._hold, "self._effects.append(Broadcast(certificate))", "pass"),
+    ),
+    _mutant(
+        "certificates stay where they were made",
+        "field: one_with_the_notarization_and_the_others_with_the_nullification_go_on_at_once",
+        (Engine._hold, "self._effects.append(Broadcast(certificate))", "pass"),
+        (Engine._own_message, "self._certificate_of(statement.parent_view), inline", "None, ()"),
+        (Engine._answer, "if self._answers.take(source, now.mono_ms):", "if False:"),
+        (Engine._certificates_above_final, "[*final, *above]", "[*final]"),
     ),
     _mutant(
         "certificates are passed on each time",

@@ -105,6 +105,8 @@ def test_one_with_the_notarization_and_the_others_with_the_nullification_go_on_a
     # The keeper has told of the notarization; nobody heard it, nor what it proposes on it.
     stage.cut(keeper)
     stage.run_ms(5_000)
+    for machine in others[: (size - 1) // 3]:  # so that the keeper is needed
+        stage.crash(machine.number, None)
     stage.join()
     heard = stage.view
     stage.goes_on()

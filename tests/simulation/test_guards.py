@@ -356,6 +356,15 @@ def test_an_engine_begins_above_the_view_of_its_final_head() -> None:
     assert (engine.finalized_view, engine.view) == (5, 6)
 
 
+def test_a_final_block_from_a_peer_ends_its_view() -> None:
+    """Even if the certificate that came with it proves a later one."""
+    talk, block = Talk(), make_block(7)
+
+    talk.tell(BlockFinal(Head(block.header, block.header.hash), None))
+
+    assert (talk.engine.finalized_view, talk.engine.view) == (7, 8)
+
+
 def test_certificates_of_before_a_restart_are_held_after_it() -> None:
     """Else a quorum that crashed at once would not know what its own votes rely on."""
     gaps = tuple(certificate(Kind.NULLIFY, view) for view in (1, 2))
