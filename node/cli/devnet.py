@@ -174,6 +174,7 @@ class Validator:
     async def start(cls, directory: Path, document: bytes, index: int, rpc_port: int) -> "Validator":
         """Starts the process, which refuses to run the chain of another document. Raises: Failure."""
         genesis = directory.parent / f"{directory.name}.genesis.json"
+        genesis.parent.mkdir(parents=True, exist_ok=True)
         genesis.write_bytes(document)
         arguments = (
             *("--dir", str(directory), "--genesis", str(genesis), "--rpc-port", str(rpc_port)),

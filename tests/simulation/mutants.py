@@ -759,6 +759,8 @@ MUTANTS: Final = (
         (Engine._own_message, "self._certificate_of(statement.parent_view), inline", "None, ()"),
         (Engine._answer, "if self._answers.take(source, now.mono_ms):", "if False:"),
         (Engine._certificates_above_final, "[*final, *above]", "[*final]"),
+        (Engine._repeat, "if self._entry is not None:", "if False:"),
+        (Engine._stand_still, "for view in list(self._rounds)[-CERTIFICATES_SENT_MAX:]:", "for view in ():"),
     ),
     _mutant(
         "certificates are passed on each time",
