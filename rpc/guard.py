@@ -1,7 +1,8 @@
 """The connection guard: who may connect, and how long a client may take to say what it wants.
 
 aiohttp has no deadline for a request's line and headers, and no limit on connections. So each connection counts
-against a total and against its address, and is cut off when its headers, or one WebSocket message, take too long.
+against a total and against its address, and is cut off when its headers, or one WebSocket message, take too long. And
+however many send at once, only so much of it is read in one pass of the event loop.
 """
 
 import asyncio
@@ -12,6 +13,10 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
+
+from rpc.turns import Turnstile
+
+READS_PER_PASS: Final = 32
 
 _log: Final = logging.getLogger(__name__)
 
@@ -46,12 +51,23 @@ class Gate:
 class Guarded(RequestHandler):
     """aiohttp's connection, with the guard around it."""
 
-    __slots__ = ("_entered", "_gate", "_headers_s", "_message_s", "_timer", "_waits_for_message", "address")
+    __slots__ = (
+        "_entered",
+        "_gate",
+        "_headers_s",
+        "_held",
+        "_message_s",
+        "_reads",
+        "_timer",
+        "_waits_for_message",
+        "address",
+    )
 
     def __init__(
         self,
         server: web.Server,
         gate: Gate,
+        reads: Turnstile,
         *,
         headers_s: float,
         message_s: float,
@@ -71,6 +87,8 @@ class Guarded(RequestHandler):
             access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for no access log
         )
         self._gate = gate
+        self._reads = reads
+        self._held = b""  # came while others were read, and waits in line
         self._headers_s = headers_s
         self._message_s = message_s
         self._timer: asyncio.TimerHandle | None = None
@@ -96,6 +114,25 @@ class Guarded(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._held:
+            self._held += data
+        elif not data or self._reads.enter(
+            self._read_held
+        ):  # without data: aiohttp looks at what it has kept
+            self._read(data)
+            return
+        else:
+            self._held = data
+        self._pause_transport_reading()
+
+    def _read_held(self) -> None:
+        held, self._held = self._held, b""
+        if not (self._reading_paused or self._buffer_paused):
+            self._resume_transport_reading()
+        if self.transport is not None:
+            self._read(held)
+
+    def _read(self, data: bytes) -> None:
         if self._upgraded:
             if self._waits_for_message and self._timer is None:
                 self._start(self._message_s)

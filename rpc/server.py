@@ -22,10 +22,11 @@ from rpc.ctt import CTT_METHODS
 from rpc.door import Caller, Door
 from rpc.errors import TryLater
 from rpc.eth import ETH
-from rpc.guard import Gate, Guarded
+from rpc.guard import READS_PER_PASS, Gate, Guarded
 from rpc.jsonrpc import Dispatcher, EnvelopeLimits, error_reply
 from rpc.methods import Method, join
 from rpc.subscriptions import Session, SubscriptionLimits
+from rpc.turns import Turnstile, turnstile
 
 METHODS: Final[Mapping[str, Method]] = join(ETH, CTT_METHODS)
 
@@ -90,6 +91,8 @@ class RpcServer:
         self.config = config
         self.door = Door(chain, loop.time)
         self.gate = Gate(config.limits.connections_max, config.limits.connections_per_address_max)
+        self._reads = Turnstile(READS_PER_PASS)
+        self._turnstile = turnstile()
         self._dispatcher = Dispatcher(METHODS, config.limits.envelope, loop.time)
         self._http = web.Server(self._handle)
         self._listener: asyncio.Server | None = None
@@ -132,6 +135,7 @@ class RpcServer:
         return Guarded(
             self._http,
             self.gate,
+            self._reads,
             headers_s=limits.headers_s,
             message_s=limits.body_s,
             idle_s=limits.idle_s,
@@ -220,6 +224,7 @@ class RpcServer:
     async def _answer(self, body: bytes, caller: Caller) -> str | None:
         if self._replies_waiting_bytes > self.config.limits.replies_waiting_bytes_max:
             return error_reply(None, TryLater("overloaded: too many replies wait to be read"))
+        await self._turnstile.turn()
         return await self._dispatcher.answer(body, caller)
 
     async def _read_body(self, request: web.BaseRequest) -> bytes:
@@ -254,6 +259,8 @@ class RpcServer:
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
+        except ConnectionError:
+            pass  # the client is gone
         finally:
             self._replies_waiting_bytes -= size
 
