@@ -42,7 +42,12 @@ class Turnstile:
     async def turn(self) -> None:
         """Waits in line, if there is one."""
         came: asyncio.Future[None] = self._loop.create_future()
-        if not self.enter(lambda: came.done() or came.set_result(None)):
+
+        def go() -> None:
+            if not came.done():  # else the client is gone
+                came.set_result(None)
+
+        if not self.enter(go):
             await came
 
     def _next_pass(self) -> None:
