@@ -30,6 +30,7 @@ from node.consensus.settings import Settings
 from node.journal import Journal
 from node.ledger import Ledger, decode_transactions
 from node.mempool import AlreadyKnown, Mempool, MempoolLimits, PoolRole
+from node.pulse import Lag, Pulse
 from node.recovery import SenderRecovery
 from node.runner import Runner, head_of, read_clocks
 
@@ -115,6 +116,7 @@ class Node:
         self._ledger = ledger
         self._clocks = clocks
         self._outside = outside or Alone()
+        self.pulse = Pulse()
         self._pool = Mempool(ledger.chain, limits, self._role_of)
         self._recovery = SenderRecovery()
         self._block_recovery = SenderRecovery()  # clients' load must not keep a block waiting
@@ -259,6 +261,9 @@ class Node:
 
     def now_ms(self) -> Ms:
         return self._clocks().wall_ms
+
+    def loop_lag(self) -> Lag:
+        return self.pulse.lag()
 
     # --- its peers ------------------------------------------------------------------------------------------------
 

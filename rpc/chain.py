@@ -13,6 +13,19 @@ from ctt_state.view import Lookup
 PoolContent = tuple[dict[Address, list[Signed]], dict[Address, list[Signed]]]
 
 
+class Lag(Protocol):
+    """How late the event loop's beats of the last minute were, in ms."""
+
+    @property
+    def beats(self) -> int: ...
+    @property
+    def p50_ms(self) -> float: ...
+    @property
+    def p99_ms(self) -> float: ...
+    @property
+    def max_ms(self) -> float: ...
+
+
 class Chain(Protocol):
     """A node as JSON-RPC sees it. Every method but `submit` returns at once and is called on the event loop."""
 
@@ -63,3 +76,5 @@ class Chain(Protocol):
 
     def now_ms(self) -> Ms:
         """The node's clock, for calls at the pending block."""
+
+    def loop_lag(self) -> Lag: ...

@@ -25,10 +25,11 @@ from rpc.eth import ETH
 from rpc.guard import READS_PER_PASS, Gate, Guarded
 from rpc.jsonrpc import Dispatcher, EnvelopeLimits, error_reply
 from rpc.methods import Method, join
+from rpc.node_status import NODE_METHODS
 from rpc.subscriptions import Session, SubscriptionLimits
 from rpc.turns import Turnstile, turnstile
 
-METHODS: Final[Mapping[str, Method]] = join(ETH, CTT_METHODS)
+METHODS: Final[Mapping[str, Method]] = join(ETH, CTT_METHODS, NODE_METHODS)
 
 HOSTS_ALWAYS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Wallets that live in the browser send the origin of their extension, which no page can pretend to be.

@@ -31,6 +31,7 @@ from ctt_state.transaction import Signed, decode_transaction, recover_sender, si
 from ctt_state.transition import apply_transaction, check_affordable
 from ctt_state.units import ZERO_HASH, Address, Gas, Hash, Height, Ms, Wei
 from ctt_state.view import Lookup, Overlay
+from node.pulse import Lag
 from rpc.chain import PoolContent
 from rpc.server import RpcServer, ServerConfig, ServerLimits
 
@@ -60,6 +61,7 @@ class RpcWorld:
     """A chain with one proposer. With `automatic` each submitted transaction gets a block at once."""
 
     def __init__(self, *, automatic: bool = False, minimum_gas_price_wei: int = 0) -> None:
+        self.lag = Lag(0, 0.0, 0.0, 0.0)
         self.parameters = ChainParameters(
             chain_id=CHAIN_ID,
             genesis_hash=ZERO_HASH,
@@ -174,6 +176,9 @@ class RpcWorld:
     def on_pending(self, listener: Callable[[Signed], None]) -> Callable[[], None]:
         self._on_pending.append(listener)
         return lambda: self._on_pending.remove(listener)
+
+    def loop_lag(self) -> Lag:
+        return self.lag
 
     def now_ms(self) -> Ms:
         return Ms(START_MS + len(self._blocks) * PERIOD_MS)

@@ -62,6 +62,7 @@ READS_CLOCK = frozenset(
 # loop, the pace of the demonstration, and what measures.
 MAY_READ_CLOCK = (
     "node.runner",
+    "node.pulse",
     "node.cli.init",
     "node.cli.ca",
     "node.cli.network",

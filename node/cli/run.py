@@ -232,6 +232,8 @@ async def _run(
         _say_role(ledger, key, height)
         if identity is not None and peering is not None:
             await stack.enter_async_context(join_network(options, ledger, node, peering, identity))
+        pulse = asyncio.create_task(node.pulse.run())
+        stack.callback(pulse.cancel)
         await node.run()
     if journal is not None:
         journal.note_clean()

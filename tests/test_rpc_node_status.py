@@ -1,0 +1,28 @@
+"""What a node tells its operator of itself."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from node.node import CLIENT_VERSION
+from node.pulse import BEAT_S, Lag
+from tests.live_node import LiveNode
+from tests.rpc_world import served
+
+
+@pytest.mark.asyncio
+async def test_the_lag_is_told_in_tenths_of_a_millisecond() -> None:
+    async with served() as node:
+        node.world.lag = Lag(1_200, 0.04, 12.34, 250.0)
+        told = await node.call("ctt_nodeStatus")
+    assert told["loopLagMs"] == {"beats": 1_200, "p50": 0.0, "p99": 12.3, "max": 250.0}
+
+
+def test_a_running_node_feels_its_pulse(tmp_path: Path) -> None:
+    with LiveNode(tmp_path / "node") as node:
+        time.sleep(5 * BEAT_S)
+        status = node.call("ctt_nodeStatus")
+    assert status["clientVersion"] == CLIENT_VERSION
+    assert status["loopLagMs"]["beats"] > 0
+    assert 0 <= status["loopLagMs"]["p50"] <= status["loopLagMs"]["p99"] <= status["loopLagMs"]["max"]
