@@ -503,12 +503,26 @@ def test_what_was_given_up_is_said_again_each_second() -> None:
 
 def test_a_silent_leader_is_skipped_while_the_others_are_heard() -> None:
     talk = Talk()
-    talk.tell(Tick(), SETTINGS.skip_ms)
-    for signer in (1, 3):
-        talk.hear(Status(0, 1, Height(0), GENESIS.hash, None), signer)
+    for _ in range(2):
+        talk.tell(Tick(), SETTINGS.skip_ms // 2)
+        for signer in (1, 3):
+            talk.hear(Status(0, 1, Height(0), GENESIS.hash, None), signer)
     effects = talk.hear(certificate(Kind.NULLIFY, 1), 1)  # next is view 2, led by the silent validator 2
 
     assert casts(effects) == [(Kind.NULLIFY, 2)]
+
+
+@pytest.mark.parametrize("early_ms", [0, 1])
+def test_after_an_outage_a_leader_is_silent_when_it_had_the_time_to_tell_its_status(early_ms: int) -> None:
+    """Not all are heard again in one moment. Who skipped the first leader would stop those who have its proposal."""
+    talk = Talk()
+    talk.tell(Tick(), SETTINGS.skip_ms)
+    for signer in (1, 3):
+        talk.hear(Status(0, 1, Height(0), GENESIS.hash, None), signer)
+    talk.tell(Tick(), SETTINGS.status_ms + 2 * SETTINGS.delay_ms - early_ms)
+    effects = talk.hear(certificate(Kind.NULLIFY, 1), 1)
+
+    assert casts(effects) == ([] if early_ms else [(Kind.NULLIFY, 2)])
 
 
 def test_a_node_that_hears_nobody_skips_nobody() -> None:

@@ -184,6 +184,8 @@ class Engine:
     def _on_message(self, received: Received, now: Now) -> None:
         message, source, signer = received.message, received.source, received.signer
         if signer is not None and signer < len(self._heard_ms):
+            if self._heard_ms[signer] <= now.mono_ms - self._settings.skip_ms:
+                self._returned_ms = now.mono_ms
             self._heard_ms[signer] = now.mono_ms
         epoch = _epoch_of(message)
         if epoch > self._epoch:
@@ -421,6 +423,7 @@ class Engine:
         self._final_seen_ms = now.mono_ms
         self._base = self._unfinal.head
         self._heard_ms = [now.mono_ms] * len(validators.members)
+        self._returned_ms = now.mono_ms - self._settings.skip_ms  # when a validator was last heard again
         self._stood_still_ms = now.mono_ms
         self._enter(1, None, now)
 
@@ -785,7 +788,10 @@ class Engine:
 
     def _is_silent(self, leader: int, now: Now) -> bool:
         """Skip rule: the leader is not waited for if it alone is silent. If too few others are heard, the silence is
-        our own, and we wait."""
+        our own, and we wait. When an outage ends not all are heard in the same moment, and who is silent shows only
+        when everyone has had the time to tell its status."""
+        if now.mono_ms < self._returned_ms + self._settings.status_ms + 2 * self._settings.delay_ms:
+            return False
         since_ms = now.mono_ms - self._settings.skip_ms
         others = sum(
             heard_ms > since_ms

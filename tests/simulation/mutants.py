@@ -690,6 +690,11 @@ MUTANTS: Final = (
         (Engine._is_silent, " and others >= self._quorum - 1", ""),
     ),
     _mutant(
+        "who is heard a moment later after an outage is skipped",
+        "engine: after_an_outage_a_leader_is_silent_when_it_had_the_time_to_tell_its_status",
+        (Engine._on_message, "self._returned_ms = now.mono_ms", "pass"),
+    ),
+    _mutant(
         "silent leaders are always waited for",
         "engine: a_silent_leader_is_skipped_while_the_others_are_heard",
         (Engine._is_silent, "return leader != self._me and", "return False and"),
