@@ -9,6 +9,7 @@ import pytest
 from ctt_state.block import Block
 from ctt_state.crypto import sha256
 from ctt_state.units import ZERO_HASH, Hash, Height, Ms
+from ctt_state.validators import ValidatorSet
 from ctt_state.votes import Certificate, Kind, Statement, Vote, sign_vote
 from node.consensus.engine import VIEWS_AHEAD_MAX, Engine
 from node.consensus.events import (
@@ -593,11 +594,16 @@ def test_a_leader_that_cannot_build_gives_its_view_up() -> None:
 
 
 def test_a_late_failure_to_build_says_nothing_of_the_next_epoch() -> None:
+    """This validator leads view 1 there, and has asked for its block."""
     talk = Talk()
-    boundary = make_block(height=Height(900))
-    talk.tell(BlockFinal(Head(boundary.header, boundary.header.hash), MEMBERS))
+    boundary = make_block(height=Height(900)).header
+    first, second, third, fourth = MEMBERS.members
+    talk.tell(BlockFinal(Head(boundary, boundary.hash), ValidatorSet((second, third, first, fourth))))
+    assert len(of(talk.tell(Tick(), 2 * PERIOD_MS), Build)) == 1
 
     assert casts(talk.tell(BuildFailed(0, 1))) == []
+    assert casts(talk.tell(BuildFailed(1, 2))) == []
+    assert casts(talk.tell(BuildFailed(1, 1))) == [(Kind.NULLIFY, 1)]
 
 
 def test_a_leader_without_its_parent_gives_its_view_up_early() -> None:

@@ -675,6 +675,11 @@ MUTANTS: Final = (
         (Engine._on_build_failed, "current.building_on, current.is_refused = None, True", "pass"),
     ),
     _mutant(
+        "a build that failed in another epoch ends the view",
+        "engine: a_late_failure_to_build_says_nothing_of_the_next_epoch",
+        (Engine._on_build_failed, "epoch == self._epoch and ", ""),
+    ),
+    _mutant(
         "a leader does not ask for the nullifications that it lacks",
         "engine: a_leader_that_lacks_a_nullification_asks_everyone",
         (Engine._lead, "if self._is_due(self._view, now):", "if False:"),

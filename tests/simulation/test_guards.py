@@ -17,6 +17,7 @@ from node.consensus.events import (
     BlockFinal,
     Broadcast,
     Build,
+    BuildFailed,
     Cast,
     GetCertificates,
     Halt,
@@ -30,7 +31,7 @@ from node.consensus.events import (
     Validate,
 )
 from tests.consensus_world import GENESIS_HASH, PERIOD_MS
-from tests.simulation.cluster import quick_signatures
+from tests.simulation.cluster import Apply, quick_signatures
 from tests.simulation.stage import Stage, statement_in
 from tests.test_engine import (
     GENESIS,
@@ -336,6 +337,33 @@ def test_the_epochs_last_block_may_become_final_in_a_later_view() -> None:
 
 
 # --- restarts -------------------------------------------------------------------------------------------------------
+
+
+def test_a_build_that_fails_after_its_epochs_end_costs_nothing() -> None:
+    """A leader whose clock is behind waits for its slot. Meanwhile it is catching up, which ends the epoch."""
+    with quick_signatures():
+        stage = Stage(epoch_blocks=10)
+        leader, view = stage.leader(9), 9
+        stage.play_until(lambda: leader.disk.head.height == view - 1, 5_000)
+        stage.crash(leader.number, None)
+        stage.play_until(lambda: stage.checker.height == 11, 10_000)
+        stage.run_ms(500)  # it is soon that the others tell their status
+        failed: list[tuple[object, int]] = []
+
+        def happen(number: int, life: int, what: object) -> None:
+            if isinstance(what, BuildFailed):
+                failed.append((what, leader.engine.epoch))
+            Stage._happen(stage, number, life, what)
+
+        stage._happen = happen  # type: ignore[method-assign]
+        stage.lets_through = lambda source, to, message: (
+            not isinstance(message, Certificate) or to != leader.number or leader.engine.epoch > 0
+        )
+        stage.work_ms[Apply] = (300, 300)
+        leader.clock.offset_ms = -10_000
+        stage.restart(leader.number)
+        stage.goes_on(20)
+        assert failed == [(BuildFailed(0, view), 1)]
 
 
 def test_an_engine_begins_above_the_view_of_its_final_head() -> None:
