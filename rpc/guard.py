@@ -173,7 +173,8 @@ class Guarded(RequestHandler):
                 status=431 if too_long else 400, text="malformed or oversized HTTP request\n"
             )
         else:
-            _log.error("HTTP request failed", exc_info=exc)
+            if not isinstance(exc, ConnectionError):  # else the client is gone
+                _log.error("HTTP request failed", exc_info=exc)
             response = web.Response(status=500, text="internal error\n")
         response.headers[hdrs.SERVER] = "ctt"
         response.force_close()

@@ -27,7 +27,7 @@ from rpc.jsonrpc import Dispatcher, EnvelopeLimits, error_reply
 from rpc.methods import Method, join
 from rpc.node_status import NODE_METHODS
 from rpc.subscriptions import Session, SubscriptionLimits
-from rpc.turns import Turnstile, turnstile
+from rpc.turns import PIECE_BYTES, Turnstile, turnstile
 
 METHODS: Final[Mapping[str, Method]] = join(ETH, CTT_METHODS, NODE_METHODS)
 
@@ -225,7 +225,7 @@ class RpcServer:
     async def _answer(self, body: bytes, caller: Caller) -> str | None:
         if self._replies_waiting_bytes > self.config.limits.replies_waiting_bytes_max:
             return error_reply(None, TryLater("overloaded: too many replies wait to be read"))
-        await self._turnstile.turn()
+        await self._turnstile.turn(1 + len(body) // PIECE_BYTES)
         return await self._dispatcher.answer(body, caller)
 
     async def _read_body(self, request: web.BaseRequest) -> bytes:
@@ -260,8 +260,6 @@ class RpcServer:
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
-        except ConnectionError:
-            pass  # the client is gone
         finally:
             self._replies_waiting_bytes -= size
 

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 TURN_S: Final = 0.003  # what a long answer may do at a stretch
 PIECES_PER_PASS: Final = 4
+PIECE_BYTES: Final = 8_192  # of a request that is one piece of work; a longer one is several
 
 
 class Turnstile:
@@ -22,24 +23,25 @@ class Turnstile:
         self._loop = loop or asyncio.get_running_loop()
         self._per_pass = per_pass
         self._room = per_pass
-        self._line: deque[Callable[[], None]] = deque()
+        self._line: deque[tuple[Callable[[], None], int]] = deque()
         self._is_turning = False
 
     def __len__(self) -> int:
         return len(self._line)
 
-    def enter(self, go: Callable[[], None]) -> bool:
-        """Whether there is room in this pass; if not, `go` is called in a later one."""
-        if self._line or not self._room:
-            self._line.append(go)
+    def enter(self, go: Callable[[], None], pieces: int = 1) -> bool:
+        """Whether there is room in this pass; if not, `go` is called in a later one. What is more pieces than a pass
+        takes has one to itself."""
+        if self._line or self._room <= 0:
+            self._line.append((go, pieces))
             return False
-        self._room -= 1
+        self._room -= pieces
         if not self._is_turning:
             self._is_turning = True
             self._loop.call_soon(self._next_pass)
         return True
 
-    async def turn(self) -> None:
+    async def turn(self, pieces: int = 1) -> None:
         """Waits in line, if there is one."""
         came: asyncio.Future[None] = self._loop.create_future()
 
@@ -47,14 +49,15 @@ class Turnstile:
             if not came.done():  # else the client is gone
                 came.set_result(None)
 
-        if not self.enter(go):
+        if not self.enter(go, pieces):
             await came
 
     def _next_pass(self) -> None:
         self._room = self._per_pass
-        while self._line and self._room:
-            self._room -= 1
-            self._line.popleft()()
+        while self._line and self._room > 0:
+            go, pieces = self._line.popleft()
+            self._room -= pieces
+            go()
         self._is_turning = self._room < self._per_pass
         if self._is_turning:
             self._loop.call_soon(self._next_pass)

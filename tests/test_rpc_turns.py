@@ -40,6 +40,18 @@ def test_so_many_a_pass_in_order(per_pass: int, comers: int) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_large_piece_has_a_pass_to_itself() -> None:
+    line, went = Turnstile(4), list[str]()
+    for name, pieces in (("small", 1), ("large", 9), ("next", 1)):
+        if line.enter(lambda name=name: went.append(name), pieces):  # type: ignore[misc]
+            went.append(name)
+    assert went == ["small", "large"]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert went == ["small", "large", "next"]
+
+
+@pytest.mark.asyncio
 async def test_who_comes_later_stands_behind_those_who_wait() -> None:
     line, order = Turnstile(1), list[str]()
 
@@ -139,6 +151,20 @@ async def test_what_comes_while_it_stands_in_line_is_kept(narrow: Served) -> Non
     digest = '"result":"0x' + keccak(bytes.fromhex("ab") * 200_000).hex()
     replies = await asyncio.gather(*(ask(narrow, body, pieces=50) for _ in range(8)))
     assert all(digest.encode() in reply for reply in replies)
+
+
+@pytest.mark.asyncio
+async def test_clients_that_leave_in_their_body_are_no_error(
+    narrow: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
+    for _ in range(20):
+        _, writer = await asyncio.open_connection("127.0.0.1", narrow.server.port)
+        writer.write(head.encode() + b"[" * 10)
+        await asyncio.sleep(0.005)
+        writer.transport.abort()
+    assert await narrow.call("eth_chainId") == "0x1092"
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.asyncio
