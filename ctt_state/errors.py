@@ -75,6 +75,17 @@ class StatePruned(ValueError):
         super().__init__(f"state at block {height} is pruned: this node keeps the last {kept} blocks")
 
 
+class ProofPruned(StatePruned):
+    """So much has changed since this height that its state can still be read, but no longer be proven."""
+
+    def __init__(self, *, height: int, records_max: int) -> None:
+        ValueError.__init__(
+            self,
+            f"state at block {height} cannot be proven: more than {records_max:,} records have changed since; "
+            "take a newer block",
+        )
+
+
 class BlockPruned(LookupError):
     """The block, or all of it but its header, lies below what this node began with: a snapshot."""
 

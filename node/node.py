@@ -1,18 +1,19 @@
 """A node: ledger, pool, sender recovery and consensus joined, as JSON-RPC (`rpc.chain.Chain`) and its peers see it."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from ctt_state.block import Block, FinalBlock, Place
+from ctt_state.block import Block, FinalBlock, Header, Place
 from ctt_state.crypto import keccak, public_key
 from ctt_state.errors import InvalidBlock, InvalidTransaction
 from ctt_state.modules.call import ChainParameters
 from ctt_state.records import ROLE_OPERATOR, Account, CttConfig, Meter, Role
 from ctt_state.transaction import Signed, Transaction, decode_transaction
 from ctt_state.units import Address, Hash, Height, Ms
-from ctt_state.validators import epoch_of
+from ctt_state.validators import ValidatorSet, epoch_of
 from ctt_state.view import Lookup
 from ctt_state.votes import Certificate, Evidence
 from node import VERSION, runner
@@ -30,6 +31,7 @@ from node.consensus.settings import Settings
 from node.journal import Journal
 from node.ledger import Ledger, decode_transactions
 from node.mempool import AlreadyKnown, Mempool, MempoolLimits, PoolRole
+from node.proofs import Pause, RecordProof, prove_records
 from node.pulse import Lag, Pulse
 from node.recovery import SenderRecovery
 from node.runner import Runner, head_of, read_clocks
@@ -122,6 +124,7 @@ class Node:
         self._block_recovery = SenderRecovery()  # clients' load must not keep a block waiting
         self._final = Listeners()
         self._pending = Listeners()
+        self._proving = asyncio.Lock()  # a proof may take much memory while it is made
         self.engine = Engine(
             settings or Settings(ledger.chain.block_period_ms),
             genesis_hash=ledger.genesis.hash,
@@ -187,6 +190,22 @@ class Node:
 
     def oldest_state(self) -> Height:
         return self._ledger.oldest_state()
+
+    def header(self, height: int) -> Header:
+        return Block.decode(self._ledger.store.header_block(height)).header
+
+    def certificate(self, height: int) -> tuple[Height, bytes] | None:
+        return self._ledger.store.certificate_covering(height)
+
+    def validators(self, epoch: int) -> ValidatorSet | None:
+        try:
+            return self._ledger.validators(epoch)
+        except LookupError:
+            return None
+
+    async def prove(self, height: int, keys: Sequence[bytes], pause: Pause) -> list[RecordProof]:
+        async with self._proving:
+            return await prove_records(self._ledger.store, height, keys, pause)
 
     async def submit(self, raw: bytes) -> Hash:
         """Checks the transaction and puts it into the pool. Raises: InvalidTransaction."""

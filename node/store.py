@@ -353,8 +353,13 @@ class Store:
 
     def pin(self) -> "PinnedState":
         """The head's state as it is now, while the chain goes on. LevelDB keeps its rows as long as this lives."""
+        head, snapshot = self._published
         return PinnedState(
-            self._published.head, partial(self._rows, _STATE, snapshot=self._published.snapshot)
+            head,
+            partial(self._rows, _STATE, snapshot=snapshot),
+            lambda key: self._get(_STATE + key, snapshot),
+            lambda path: self._get(_NODE + path, snapshot),
+            lambda height: self._get(_UNDO + _encode_height(height), snapshot),
         )
 
     def node_rows(self) -> Iterator[tuple[bytes, bytes]]:
@@ -367,10 +372,12 @@ class Store:
 
     # --------------------------------------------------------------------------------------------------------
 
-    def _get(self, key: bytes) -> bytes | None:
+    def _get(self, key: bytes, snapshot: Any = None) -> bytes | None:
+        """A row, the published one unless others are asked for."""
         self._check_usable()
+        snapshot = snapshot or self._published.snapshot
         try:
-            data: bytes | None = self._published.snapshot.get(key, verify_checksums=True)
+            data: bytes | None = snapshot.get(key, verify_checksums=True)
         except plyvel.Error as fault:
             raise self._fail("reading", fault) from None
         return data
@@ -424,6 +431,9 @@ class PinnedState(NamedTuple):
 
     head: Head
     rows: Callable[[bytes], Iterator[tuple[bytes, bytes]]]  # from this key on, in the order of keys
+    record: Callable[[bytes], bytes | None]
+    node: Callable[[bytes], bytes | None]
+    undo: Callable[[int], bytes | None]  # of the last `UNDO_BLOCKS` blocks up to the head
 
 
 class Creation:

@@ -1,16 +1,20 @@
 """What the door needs of a node. The node provides it; nothing here imports the node."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from ctt_state.block import FinalBlock, Place
+from ctt_state.block import FinalBlock, Header, Place
 from ctt_state.modules.call import ChainParameters
 from ctt_state.transaction import Signed
 from ctt_state.units import Address, Hash, Height, Ms
+from ctt_state.validators import ValidatorSet
 from ctt_state.view import Lookup
 
 # The pool's content by sender, each in nonce order: what the next blocks can take, and what waits for a gap.
 PoolContent = tuple[dict[Address, list[Signed]], dict[Address, list[Signed]]]
+
+# A record's bytes, None if there is none, and the state tree's nodes from the root towards it.
+RecordProof = tuple[bytes | None, tuple[bytes, ...]]
 
 
 class Lag(Protocol):
@@ -27,7 +31,7 @@ class Lag(Protocol):
 
 
 class Chain(Protocol):
-    """A node as JSON-RPC sees it. Every method but `submit` returns at once and is called on the event loop."""
+    """A node as JSON-RPC sees it, on the event loop. What is not `async` returns at once."""
 
     @property
     def parameters(self) -> ChainParameters: ...
@@ -50,6 +54,22 @@ class Chain(Protocol):
 
     def oldest_state(self) -> Height:
         """The lowest height at which `state` answers."""
+
+    def header(self, height: int) -> Header:
+        """The final block's header. Raises: BlockPruned below what this node began with, LookupError above the head."""
+
+    def certificate(self, height: int) -> tuple[Height, bytes] | None:
+        """The lowest certified block from this height on, with its finalization: what makes this height final. None
+        when there is none yet."""
+
+    def validators(self, epoch: int) -> ValidatorSet | None:
+        """The set of this epoch; None when it is not fixed yet, or from before what this node began with."""
+
+    async def prove(
+        self, height: int, keys: Sequence[bytes], pause: Callable[[], Awaitable[None]]
+    ) -> Sequence[RecordProof]:
+        """A proof for each record key, of its record or of its absence, under the state root of block `height`;
+        `pause` is awaited between pieces of work. Raises: StatePruned, ProofPruned."""
 
     async def submit(self, raw: bytes) -> Hash:
         """Checks the transaction and puts it into the pool. Raises: InvalidTransaction."""

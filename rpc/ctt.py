@@ -9,8 +9,9 @@ from ctt_state.records import CttConfig, CttSupply
 from rpc.door import Caller
 from rpc.jsontext import Json, RawJson, dumps
 from rpc.methods import Registry
+from rpc.proofs import PROOFS
 
-CTT_METHODS: Final = Registry()
+CTT_METHODS: Final = Registry(PROOFS.methods.copy())
 
 WH_PER_KWH: Final = 1_000
 

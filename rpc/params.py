@@ -11,16 +11,21 @@ from enum import Enum
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from ctt_state.crypto import checksum_address
+from ctt_state.records import Account
 from ctt_state.transaction import MAX_TRANSACTION_BYTES
 from ctt_state.units import UINT64_MAX, UINT256_MAX, ZERO_ADDRESS, Address, Hash, Wei
 from rpc.errors import InvalidParams
 from rpc.jsontext import Json
 
+RECORD_KEYS_MAX: Final = 64
+RECORD_KEY_BYTES_MAX: Final = 64  # the longest there is has 41
 LOG_ADDRESSES_MAX: Final = 100
 LOG_TOPICS_MAX: Final = 4
 LOG_TOPIC_CHOICES_MAX: Final = 100  # for one position
 PERCENTILES_MAX: Final = 100
 SHOWN_CHARS_MAX: Final = 80  # of a refused value, in the error's text
+
+ADDRESS_BYTES: Final = 20
 
 T = TypeVar("T")
 
@@ -123,7 +128,7 @@ def _parse_sized(value: Json, where: str, name: str, size: int) -> bytes:
 
 def parse_address(value: Json, where: str) -> Address:
     """20 bytes; mixed case must be EIP-55's."""
-    address = Address(_parse_sized(value, where, "address", 20))
+    address = Address(_parse_sized(value, where, "address", ADDRESS_BYTES))
     text = str(value)[2:]
     if text != text.lower() and text != text.upper() and str(value) != checksum_address(address):
         raise InvalidParams(f"{where}: address {value} has a wrong checksum (EIP-55)")
@@ -361,6 +366,21 @@ def _parse_subscription_kind(value: Json, where: str) -> SubscriptionKind:
     )
 
 
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def _parse_record_key(value: Json, where: str) -> bytes:
+    """A record's key; 20 bytes are an address, for its account's."""
+    data = parse_data(value, where)
+    if not 1 <= len(data) <= RECORD_KEY_BYTES_MAX:
+        raise InvalidParams(f"{where}: a record's key has 1 to {RECORD_KEY_BYTES_MAX} bytes, got {len(data)}")
+    return Account.key(parse_address(value, where)) if len(data) == ADDRESS_BYTES else data
+
+
+def _parse_record_keys(value: Json, where: str) -> list[bytes]:
+    return _parse_several(value, where, _parse_record_key, RECORD_KEYS_MAX)
+
+
 def _parse_anything(value: Json, where: str) -> Json:
     return value
 
@@ -368,6 +388,7 @@ def _parse_anything(value: Json, where: str) -> Json:
 # --- the kinds, with their schemas ---------------------------------------------------------------------------------
 
 _HEX_STRING: Final = {"type": "string", "pattern": "^0x[0-9a-fA-F]*$"}
+_RECORD_KEY: Final = {"type": "string", "pattern": f"^0x([0-9a-fA-F]{{2}}){{1,{RECORD_KEY_BYTES_MAX}}}$"}
 
 QUANTITY: Final = Kind(parse_quantity, {"type": "string", "pattern": "^0x(0|[1-9a-f][0-9a-f]*)$"})
 DATA: Final = Kind(parse_data, {"type": "string", "pattern": "^0x([0-9a-f]{2})*$"})
@@ -393,4 +414,11 @@ LOG_QUERY: Final = Kind(
     {"type": "object", "description": "address, topics, and fromBlock, toBlock or blockHash"},
 )
 SUBSCRIPTION: Final = Kind(_parse_subscription_kind, {"enum": [kind.value for kind in SubscriptionKind]})
+RECORD_KEYS: Final = Kind(
+    _parse_record_keys,
+    {
+        "oneOf": [_RECORD_KEY, {"type": "array", "items": _RECORD_KEY, "maxItems": RECORD_KEYS_MAX}],
+        "description": "an address, for its account, or a record's key; or several",
+    },
+)
 ANYTHING: Final = Kind(_parse_anything, {})

@@ -6,7 +6,7 @@ is simple: a transaction waits for its nonce, and one nonce holds one transactio
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -22,17 +22,19 @@ from ctt_state.block import (
     Receipt,
     merkle_root,
 )
-from ctt_state.crypto import address_of, keccak, sha256
+from ctt_state.crypto import address_of, keccak, public_key, sha256
 from ctt_state.errors import BlockPruned, InvalidTransaction, NonceTooLow, StatePruned
 from ctt_state.modules.call import ChainParameters
 from ctt_state.modules.ctt import CTT
 from ctt_state.records import Account, Record
 from ctt_state.transaction import Signed, decode_transaction, recover_sender, sign_transaction
 from ctt_state.transition import apply_transaction, check_affordable
+from ctt_state.tree import prove, update
 from ctt_state.units import ZERO_HASH, Address, Gas, Hash, Height, Ms, Wei
+from ctt_state.validators import Member, ValidatorSet
 from ctt_state.view import Lookup, Overlay
 from node.pulse import Lag
-from rpc.chain import PoolContent
+from rpc.chain import PoolContent, RecordProof
 from rpc.server import RpcServer, ServerConfig, ServerLimits
 
 CHAIN_ID: Final = 4_242
@@ -55,10 +57,12 @@ ADMIN, OPERATOR, ALICE, BOB = PEOPLE = tuple(address_of(key) for key in KEYS)
 POOR_KEY: Final = private_key("poor")
 POOR: Final = address_of(POOR_KEY)
 PROPOSER: Final = Address(keccak(b"proposer")[12:])
+VALIDATORS: Final = ValidatorSet((Member(PROPOSER, public_key(private_key("proposer"))),))
 
 
 class RpcWorld:
-    """A chain with one proposer. With `automatic` each submitted transaction gets a block at once."""
+    """A chain with one proposer, who certifies nothing. With `automatic` each submitted transaction gets a block at
+    once."""
 
     def __init__(self, *, automatic: bool = False, minimum_gas_price_wei: int = 0) -> None:
         self.lag = Lag(0, 0.0, 0.0, 0.0)
@@ -82,13 +86,16 @@ class RpcWorld:
             Account.key(person): Account(0, WEALTH_WEI) for person in PEOPLE
         }
         self._states: list[dict[bytes, Record | None]] = []
+        self._nodes: list[dict[bytes, bytes | None]] = []
         self._blocks: list[FinalBlock] = []
         self._heights: dict[bytes, Height] = {}
         self._places: dict[bytes, Place] = {}
         self._pool: dict[Address, dict[int, Signed]] = {}
         self._on_final: list[Callable[[FinalBlock], None]] = []
         self._on_pending: list[Callable[[Signed], None]] = []
-        self._seal([], [], Overlay(self._records.get))
+        genesis = Overlay(lambda _: None)
+        genesis.changes.update(self._records)
+        self._seal([], [], genesis)
         self.send_call(ADMIN_KEY, "createCTT(string,string,uint256,uint256)", "Sun", "CTT", 1_000, 10_000)
         self.send_call(ADMIN_KEY, "setOperator(address,bool)", OPERATOR, True)
         self.make_block()
@@ -122,6 +129,23 @@ class RpcWorld:
 
     def oldest_state(self) -> Height:
         return Height(max(self.base, len(self._blocks) - 1 - STATES_KEPT))
+
+    def header(self, height: int) -> Header:
+        if height < self.base:
+            raise BlockPruned(height=height, base=self.base)
+        return self._blocks[height].block.header
+
+    def certificate(self, height: int) -> tuple[Height, bytes] | None:
+        return None
+
+    def validators(self, epoch: int) -> ValidatorSet | None:
+        return VALIDATORS if epoch == 0 else None
+
+    async def prove(
+        self, height: int, keys: Sequence[bytes], pause: Callable[[], Awaitable[None]]
+    ) -> Sequence[RecordProof]:
+        lookup, read = self.state(height), self._nodes[height].get
+        return [(_encode(lookup(key)), prove(read, sha256(key))) for key in keys]
 
     async def submit(self, raw: bytes) -> Hash:
         self.hand_overs += 1
@@ -243,6 +267,11 @@ class RpcWorld:
     def _seal(self, included: list[Signed], receipts: list[Receipt], overlay: Overlay) -> FinalBlock:
         height = Height(len(self._blocks))
         hashes = tuple(signed.transaction.hash for signed in included)
+        nodes = self._nodes[-1] if self._nodes else {}
+        rows = {key: _encode(record) for key, record in overlay.changes.items()}
+        leaves = [(sha256(key), None if row is None else sha256(row)) for key, row in rows.items()]
+        state_root, changed = update(nodes.get, leaves)
+        self._nodes.append(nodes | changed)
         header = Header(
             version=HEADER_VERSION,
             genesis_hash=ZERO_HASH,
@@ -255,10 +284,10 @@ class RpcWorld:
             gas_used=Gas(sum(receipt.gas_used for receipt in receipts)),
             transactions_root=merkle_root(hashes),
             receipts_root=merkle_root([receipt.encode() for receipt in receipts]),
-            state_root=Hash(sha256(b"state %d" % height)),
+            state_root=state_root,
             evidence_root=ZERO_HASH,
-            validators_hash=ZERO_HASH,
-            next_validators_hash=ZERO_HASH,
+            validators_hash=VALIDATORS.hash,
+            next_validators_hash=VALIDATORS.hash,
         )
         block = Block(header, tuple(signed.transaction.raw for signed in included))
         senders = tuple(signed.sender for signed in included)
@@ -271,6 +300,10 @@ class RpcWorld:
         for listener in list(self._on_final):
             listener(final)
         return final
+
+
+def _encode(record: Record | None) -> bytes | None:
+    return None if record is None else record.encode()
 
 
 class RpcClient:
