@@ -78,7 +78,7 @@ class Door:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the client's address, and its WebSocket's session if it came by one."""
+    """Who asks: the name by which the client is counted, and its WebSocket's session if it came by one."""
 
     door: Door
     client: str

@@ -4,6 +4,7 @@ Libraries act on these. Code 3 is a revert, -32000 a refusal of the ledger or th
 JSON-RPC's own. Code -32005 (and -32603) makes libraries try again, so it is only for what may pass later.
 """
 
+import math
 from typing import Final
 
 from ctt_state.abi import Revert
@@ -81,6 +82,15 @@ class TryLater(RpcError):
     """Something is full or too busy now."""
 
     code = TRY_LATER
+
+
+class RateLimited(TryLater):
+    """The client has used up its quota of so many cost units a second."""
+
+    def __init__(self, per_s: int, wait_s: float) -> None:
+        wait_ms = math.ceil(wait_s * 1_000)
+        text = f"rate limit {per_s}/s for this client; retry in {wait_ms} ms"
+        super().__init__(text, {"retry_after_ms": wait_ms})
 
 
 class ExecutionReverted(RpcError):

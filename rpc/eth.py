@@ -14,6 +14,7 @@ from ctt_state.records import Account
 from ctt_state.transaction import ContractCreation, Signed, intrinsic_gas_of
 from ctt_state.transition import CallResult, call
 from ctt_state.units import Address, Gas, Hash, Height, Ms
+from rpc.access import Role
 from rpc.blocks import Blocks
 from rpc.door import Caller
 from rpc.errors import ExecutionReverted, NotSupported, NotYetIncluded, Refused
@@ -161,6 +162,7 @@ def max_priority_fee(caller: Caller) -> str:
     Param("blockCount", COUNT),
     Param("newestBlock", BLOCK_NUMBER),
     Param("rewardPercentiles", PERCENTILES, None),
+    cost=10,
 )
 async def fee_history(caller: Caller, count: int, newest: Tag | int, percentiles: list[float] | None) -> Json:
     """Fees and use of up to 128 blocks: the constant price, and tips of zero."""
@@ -187,14 +189,16 @@ async def fee_history(caller: Caller, count: int, newest: Tag | int, percentiles
 # --- blocks --------------------------------------------------------------------------------------------------------
 
 
-@ETH.method("eth_getBlockByNumber", Param("block", BLOCK_NUMBER), Param("fullTransactions", BOOL, False))
+@ETH.method(
+    "eth_getBlockByNumber", Param("block", BLOCK_NUMBER), Param("fullTransactions", BOOL, False), cost=2
+)
 async def block_by_number(caller: Caller, block: BlockRef, whole: bool) -> RawJson | None:
     """The block with its transactions, or their hashes; null above the head."""
     view = caller.blocks.find(block)
     return None if view is None else await _block(view, whole)
 
 
-@ETH.method("eth_getBlockByHash", Param("blockHash", HASH), Param("fullTransactions", BOOL, False))
+@ETH.method("eth_getBlockByHash", Param("blockHash", HASH), Param("fullTransactions", BOOL, False), cost=2)
 async def block_by_hash(caller: Caller, block_hash: Hash, whole: bool) -> RawJson | None:
     """The block with its transactions, or their hashes; null when there is none of this hash."""
     view = caller.blocks.find(block_hash)
@@ -225,7 +229,7 @@ def transaction_count_by_hash(caller: Caller, block_hash: Hash) -> str | None:
     return transaction_count_by_number(caller, block_hash)
 
 
-@ETH.method("eth_getBlockReceipts", Param("block", BLOCK))
+@ETH.method("eth_getBlockReceipts", Param("block", BLOCK), cost=10)
 async def block_receipts(caller: Caller, block: BlockRef) -> RawJson | None:
     """The receipts of all transactions of the block, in order; null when there is no such block."""
     view = caller.blocks.find(block)
@@ -290,7 +294,7 @@ async def _send_many(caller: Caller, calls: Sequence[Sequence[Any]]) -> list[Raw
     return [answer if isinstance(answer, Exception) else hex_text(answer) for answer in answers]
 
 
-@ETH.method("eth_sendRawTransaction", Param("transaction", RAW_TRANSACTION), many=_send_many)
+@ETH.method("eth_sendRawTransaction", Param("transaction", RAW_TRANSACTION), many=_send_many, cost=2)
 async def send_raw_transaction(caller: Caller, raw: bytes) -> RawJson:
     """Takes a signed transaction into the pool and gives its hash."""
     return hex_text(await caller.chain.submit(raw))
@@ -300,6 +304,7 @@ async def send_raw_transaction(caller: Caller, raw: bytes) -> RawJson:
     "eth_sendRawTransactionSync",
     Param("transaction", RAW_TRANSACTION),
     Param("timeoutMs", TIMEOUT_MS, SYNC_TIMEOUT_MS),
+    cost=2,
 )
 async def send_raw_transaction_sync(caller: Caller, raw: bytes, timeout_ms: int) -> RawJson | None:
     """Takes a signed transaction into the pool and gives its receipt once it is final (EIP-7966).
@@ -355,7 +360,7 @@ def _account(caller: Caller, address: Address, block: BlockRef) -> Account:
 # --- calls ---------------------------------------------------------------------------------------------------------
 
 
-@ETH.method("eth_call", Param("call", CALL), _BLOCK, Param("stateOverride", ANYTHING, None))
+@ETH.method("eth_call", Param("call", CALL), _BLOCK, Param("stateOverride", ANYTHING, None), cost=5)
 def call_(caller: Caller, request: CallObject, block: BlockRef, override: Json) -> RawJson:
     """What the call gives, and changes nothing. A refusal of its rule is error 3, with the reason and the ABI error."""
     _check_no_override(override)
@@ -365,7 +370,7 @@ def call_(caller: Caller, request: CallObject, block: BlockRef, override: Json) 
     return hex_text(result.output)
 
 
-@ETH.method("eth_estimateGas", Param("call", CALL), _BLOCK, Param("stateOverride", ANYTHING, None))
+@ETH.method("eth_estimateGas", Param("call", CALL), _BLOCK, Param("stateOverride", ANYTHING, None), cost=5)
 def estimate_gas(caller: Caller, request: CallObject, block: BlockRef, override: Json) -> str:
     """The gas that the call uses, and a quarter more when it touches records: others may change the state before it
     is included, so that it touches more. `gas` in the call is the most that may be used."""
@@ -381,7 +386,7 @@ def estimate_gas(caller: Caller, request: CallObject, block: BlockRef, override:
     return hex(min(used + margin, allowed))
 
 
-@ETH.method("eth_createAccessList", Param("call", CALL), _BLOCK)
+@ETH.method("eth_createAccessList", Param("call", CALL), _BLOCK, cost=5)
 def create_access_list(caller: Caller, request: CallObject, block: BlockRef) -> Json:
     """An empty list, as access lists change nothing here, and the gas that the call uses."""
     result = _run(caller, request, block)
@@ -431,7 +436,7 @@ def _context(caller: Caller, block: BlockRef, height: int) -> BlockContext:
 # --- logs and filters ----------------------------------------------------------------------------------------------
 
 
-@ETH.method("eth_getLogs", Param("filter", LOG_QUERY))
+@ETH.method("eth_getLogs", Param("filter", LOG_QUERY), cost=20)
 async def get_logs(caller: Caller, query: LogQuery) -> RawJson:
     """The logs that match, of one block or of at most 1,000; at most 10,000 logs."""
     return array(await find_logs(caller.blocks, query))
@@ -455,13 +460,13 @@ def new_pending_filter(caller: Caller) -> str:
     return caller.door.filters.add_pending_filter(caller.client)
 
 
-@ETH.method("eth_getFilterChanges", Param("filterId", FILTER_ID))
+@ETH.method("eth_getFilterChanges", Param("filterId", FILTER_ID), cost=5)
 async def filter_changes(caller: Caller, identity: str) -> RawJson:
     """What is new since the last time."""
     return array(await caller.door.filters.changes(identity))
 
 
-@ETH.method("eth_getFilterLogs", Param("filterId", FILTER_ID))
+@ETH.method("eth_getFilterLogs", Param("filterId", FILTER_ID), cost=20)
 async def filter_logs(caller: Caller, identity: str) -> RawJson:
     """All logs that match the filter, whatever has been told."""
     return array(await caller.door.filters.logs(identity))
@@ -502,7 +507,7 @@ def pool_status(caller: Caller) -> Json:
     return {"pending": hex(pending), "queued": hex(queued)}
 
 
-@ETH.method("txpool_content")
+@ETH.method("txpool_content", role=Role.OPERATOR, cost=20)
 async def pool_content(caller: Caller) -> RawJson:
     """The pool's transactions by sender and nonce."""
     pending, queued = caller.chain.pool()

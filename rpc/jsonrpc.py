@@ -15,12 +15,14 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from ctt_state.errors import BlockPruned, InvalidTransaction, StatePruned
+from rpc.access import LOCAL, Client
 from rpc.errors import (
     InternalError,
     InvalidParams,
     InvalidRequest,
     MethodNotFound,
     ParseError,
+    RateLimited,
     Refused,
     RpcError,
     TryLater,
@@ -35,6 +37,7 @@ VALUES_MAX: Final = 10_000
 NUMBER_DIGITS_MAX: Final = 78  # of 2**256
 METHOD_CHARS_MAX: Final = 64
 ID_BYTES_MAX: Final = 256
+BODY_BYTES_PER_UNIT: Final = 16_384  # to read them costs about as much as a cheap call
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +58,10 @@ class EnvelopeLimits:
     batch_items_max: int = 100
     batch_s_max: float = 10.0
     reply_bytes_max: int = 10_000_000
+    ordinary_calls_max: int = (
+        7_000  # at work at once for clients without reserved places; the node checks signatures
+    )
+    # of 10,000 transactions at a time
 
 
 class Call(NamedTuple):
@@ -182,8 +189,18 @@ def _contents(container: list[Json] | dict[str, Json]) -> Iterator[Json]:
     return iter(container if isinstance(container, list) else container.values())
 
 
-def read_call(item: Json, methods: Mapping[str, Method]) -> Call:
-    """One request. A fault of the envelope itself is answered with its id if that is readable, else with null."""
+def read_call(item: Json, methods: Mapping[str, Method], client: Client = LOCAL) -> Call:
+    """One request, charged to the client. A fault of the envelope itself is answered with its id if that is readable,
+    else with null."""
+    call = _read_call(item, methods, client)
+    try:
+        client.charge(1 if call.method is None else call.method.cost)
+    except RateLimited as fault:
+        return Call(call.id, call.method, [], fault)
+    return call
+
+
+def _read_call(item: Json, methods: Mapping[str, Method], client: Client) -> Call:
     if not isinstance(item, dict):
         return Call(None, None, [], InvalidRequest("expected an object"))
     request_id: Id = item.get("id", NO_ID)
@@ -196,7 +213,7 @@ def read_call(item: Json, methods: Mapping[str, Method]) -> Call:
     except InvalidRequest as fault:
         return Call(None if request_id is NO_ID else request_id, None, [], fault)
     method = methods.get(name)
-    if method is None:
+    if method is None or client.role < method.role:
         return Call(request_id, None, [], MethodNotFound(name))
     try:
         return Call(request_id, method, bind(method.params, item.get("params")))
@@ -235,35 +252,52 @@ class Dispatcher:
         self._methods = methods
         self._limits = limits
         self._clock = clock
+        self._ordinary_calls = 0
 
-    async def answer(self, body: bytes, caller: object) -> str | None:
+    async def answer(self, body: bytes, caller: object, client: Client = LOCAL) -> str | None:
         """The reply's text; None when there is nothing to say. Never raises but for cancellation."""
         try:
+            client.charge(len(body) // BODY_BYTES_PER_UNIT)
             payload = parse_json(body)
-            if isinstance(payload, list):
-                return await self._answer_batch(payload, caller)
-            if not isinstance(payload, dict):
+            if not isinstance(payload, list | dict):
                 raise InvalidRequest("expected an object or an array")
+            items = self._check_batch(payload) if isinstance(payload, list) else [payload]
         except RpcError as fault:
             return _reply(None, fault)
-        call = read_call(payload, self._methods)
+        calls = [read_call(item, self._methods, client) for item in items]
+        counted = 0 if client.is_reserved else len(calls)
+        if self._ordinary_calls + counted > self._limits.ordinary_calls_max:
+            busy = TryLater(f"overloaded: {self._ordinary_calls:,} calls are at work")
+            calls, counted = [call._replace(fault=call.fault or busy) for call in calls], 0
+        self._ordinary_calls += counted
+        try:
+            if isinstance(payload, list):
+                return await self._answer_batch(calls, caller)
+            return await self._answer_one(calls[0], caller)
+        finally:
+            self._ordinary_calls -= counted
+
+    def _check_batch(self, items: list[Json]) -> list[Json]:
+        """Raises: InvalidRequest when the batch is empty or too long."""
+        if not items:
+            raise InvalidRequest("the batch is empty")
+        if len(items) > self._limits.batch_items_max:
+            raise InvalidRequest(f"batch of {len(items)}; limit {self._limits.batch_items_max}")
+        return items
+
+    async def _answer_one(self, call: Call, caller: object) -> str | None:
         reply = _reply(call.id, await _run(call, caller))
         if reply is not None and len(reply) > self._limits.reply_bytes_max:
             text = f"reply of {len(reply):,} bytes; limit {self._limits.reply_bytes_max:,}"
             return _reply(call.id, Refused(text))
         return reply
 
-    async def _answer_batch(self, items: list[Json], caller: object) -> str | None:
-        """Raises: InvalidRequest when the batch is empty or too long."""
-        if not items:
-            raise InvalidRequest("the batch is empty")
-        if len(items) > self._limits.batch_items_max:
-            raise InvalidRequest(f"batch of {len(items)}; limit {self._limits.batch_items_max}")
+    async def _answer_batch(self, calls: Sequence[Call], caller: object) -> str | None:
         replies: list[str] = []
         size, stopped = 0, None
         deadline = self._clock() + self._limits.batch_s_max
         turns = Turns()
-        for run in _runs([read_call(item, self._methods) for item in items]):
+        for run in _runs(calls):
             results = [stopped] * len(run) if stopped else await _run_together(run, caller)
             for call, result in zip(run, results, strict=True):
                 reply = _reply(call.id, stopped or result)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from rpc.access import Role
 from rpc.params import Param
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -15,7 +16,8 @@ class Method:
     """One method. `function` takes the caller and the parsed arguments; its docstring is the public description.
 
     `many`, where there is one, takes the argument lists of several calls that stand together in a batch, and gives a
-    result or an exception for each.
+    result or an exception for each. To clients below `role` there is no such method. `cost` is what a call takes from
+    the client's quota: 1 for what is looked up, about as many as it takes times as long for others.
     """
 
     name: str
@@ -23,6 +25,8 @@ class Method:
     function: Callable[..., Any]
     is_async: bool
     many: Callable[..., Any] | None
+    role: Role = Role.PUBLIC
+    cost: int = 1
 
     @property
     def description(self) -> str:
@@ -36,7 +40,12 @@ class Registry:
     methods: dict[str, Method] = field(default_factory=dict)
 
     def method(
-        self, name: str, *params: Param, many: Callable[..., Any] | None = None
+        self,
+        name: str,
+        *params: Param,
+        many: Callable[..., Any] | None = None,
+        role: Role = Role.PUBLIC,
+        cost: int = 1,
     ) -> Callable[[Handler], Handler]:
         """Registers the decorated function."""
 
@@ -44,7 +53,7 @@ class Registry:
             if name in self.methods:
                 raise ValueError(f"{name} is declared twice")
             is_async = inspect.iscoroutinefunction(function)
-            self.methods[name] = Method(name, params, function, is_async, many)
+            self.methods[name] = Method(name, params, function, is_async, many, role, cost)
             return function
 
         return register

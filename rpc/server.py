@@ -7,9 +7,11 @@ a node on its reader's machine. Each wait on a client has a deadline and each th
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from importlib.resources import files
 from typing import Final
 
@@ -17,12 +19,13 @@ from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_exceptions import HTTPException
 
+from rpc.access import Access, AccessRules, Client, NotAdmitted, Token
 from rpc.chain import Chain
 from rpc.ctt import CTT_METHODS
 from rpc.door import Caller, Door
 from rpc.errors import TryLater
 from rpc.eth import ETH
-from rpc.guard import READS_PER_PASS, Gate, Guarded
+from rpc.guard import READS_PER_PASS, Doorstep, Gate, GateLimits, Guarded, Hush, Place
 from rpc.jsonrpc import Dispatcher, EnvelopeLimits, error_reply
 from rpc.methods import Method, join
 from rpc.node_status import NODE_METHODS
@@ -35,6 +38,7 @@ HOSTS_ALWAYS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Wallets that live in the browser send the origin of their extension, which no page can pretend to be.
 EXTENSION_SCHEMES: Final = ("chrome-extension://", "moz-extension://", "safari-web-extension://")
 
+_FULL: Final = "overloaded: the places of clients without a meter's or an operator's token are taken"
 _HOST: Final = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII)
 
 
@@ -44,6 +48,8 @@ class ServerLimits:
 
     connections_max: int = 512
     connections_per_address_max: int = 32
+    accepts_per_s: int = 200
+    ordinary_percent: int = 70  # of connections and unread replies, for clients without reserved places
     headers_s: float = 5.0
     body_s: float = 10.0
     idle_s: float = 75.0
@@ -68,6 +74,9 @@ class ServerConfig:
     hosts: frozenset[str] = frozenset()  # names in the Host header, besides the loopback's
     origins: frozenset[str] = frozenset()  # of pages that may call, besides the node's own
     limits: ServerLimits = field(default_factory=ServerLimits)
+    rules: AccessRules = field(default_factory=AccessRules)
+    tokens: Sequence[Token] | None = None  # None: whoever is on this machine is trusted
+    tls: ssl.SSLContext | None = None
 
 
 class _NotServed(Exception):
@@ -91,20 +100,31 @@ class RpcServer:
         loop = asyncio.get_running_loop()
         self.config = config
         self.door = Door(chain, loop.time)
-        self.gate = Gate(config.limits.connections_max, config.limits.connections_per_address_max)
+        self._tls = config.tls
+        self.access = Access(config.rules, loop.time, self._today, config.tokens)
+        limits = GateLimits(
+            config.limits.connections_max,
+            config.limits.connections_per_address_max,
+            config.limits.accepts_per_s,
+            config.limits.ordinary_percent,
+        )
+        self.gate = Gate(limits, loop.time, self.access.is_trusted)
+        self._clock = loop.time
+        self._hush = Hush(loop.time)
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._reads = Turnstile(READS_PER_PASS)
         self._turnstile = turnstile()
         self._dispatcher = Dispatcher(METHODS, config.limits.envelope, loop.time)
         self._http = web.Server(self._handle)
         self._listener: asyncio.Server | None = None
-        self._sockets: set[web.WebSocketResponse] = set()
+        self._sockets: set[_Socket] = set()
         self._replies_waiting_bytes = 0
         self._page = (files("rpc") / "explorer" / "index.html").read_text(encoding="utf-8")
 
     async def start(self) -> None:
         """Raises: OSError when the address cannot be had."""
         self._listener = await asyncio.get_running_loop().create_server(
-            self._connection, self.config.host, self.config.port
+            self._guarded if self._tls is None else self._doorstep, self.config.host, self.config.port
         )
         self.door.open()
 
@@ -113,8 +133,10 @@ class RpcServer:
         if self._listener is not None:
             self._listener.close()
         self.door.close()
+        for handshake in self._handshakes:
+            handshake.cancel()
         for socket in list(self._sockets):
-            await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the node stops")
+            await socket.say_goodbye()
         await self._http.shutdown(timeout=1.0)
         if self._listener is not None:
             await self._listener.wait_closed()
@@ -129,14 +151,42 @@ class RpcServer:
     @property
     def url(self) -> str:
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-        return f"http://{host}:{self.port}"
+        return f"http{'s' if self._tls else ''}://{host}:{self.port}"
 
-    def _connection(self) -> Guarded:
+    def set_tls(self, context: ssl.SSLContext) -> None:
+        """For connections from now on. Only of a server that began with TLS."""
+        if self._tls is None:
+            raise RuntimeError("the server speaks no TLS")
+        self._tls = context
+
+    def set_tokens(self, tokens: Sequence[Token] | None) -> None:
+        """Takes a new list, and parts with those that are on it no more."""
+        self.access.set_tokens(tokens)
+        self.part_with_ended()
+
+    def part_with_ended(self) -> None:
+        """Closes the WebSockets whose token is revoked or expired; a request by HTTP shows its token anyway."""
+        for socket in self._sockets:
+            if reason := self.access.ended(socket.client):
+                socket.end(reason)
+
+    def _today(self) -> date:
+        return datetime.fromtimestamp(self.door.chain.now_ms() // 1_000, UTC).date()
+
+    def _doorstep(self) -> Doorstep:
+        if self._tls is None:
+            raise RuntimeError("the server speaks no TLS")
+        handshake_s = self.config.limits.headers_s
+        return Doorstep(self.gate, self._tls, self._guarded, self._handshakes, self._hush, handshake_s)
+
+    def _guarded(self, place: Place | None = None) -> Guarded:
         limits = self.config.limits
         return Guarded(
             self._http,
             self.gate,
             self._reads,
+            self._clock,
+            place,
             headers_s=limits.headers_s,
             message_s=limits.body_s,
             idle_s=limits.idle_s,
@@ -199,7 +249,7 @@ class RpcServer:
             raise _NotServed(404, "not found: JSON-RPC is at /")
         if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
             if request.path == "/" and request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
-                return await self._serve_socket(request)
+                return await self._serve_socket(request, self._admit(request, allowed))
             return self._serve_page(request)
         if request.method == hdrs.METH_OPTIONS:
             return web.Response(status=204, headers={**allowed, **_PREFLIGHT})
@@ -216,17 +266,38 @@ class RpcServer:
         return web.Response(text=f"{state} height {chain.head.block.header.height}\n")
 
     async def _serve_rpc(self, request: web.BaseRequest, allowed: dict[str, str]) -> web.Response:
+        client = self._admit(request, allowed)
+        if not _guard_of(request).settle(client.is_reserved):
+            return self._refuse_full(allowed)
         body = await self._read_body(request)
-        reply = await self._answer(body, Caller(self.door, _guard_of(request).address))
+        reply = await self._answer(body, Caller(self.door, client.name), client)
         if reply is None:
             return web.Response(status=204, headers=allowed)
         return web.Response(body=reply.encode(), content_type="application/json", headers=allowed)
 
-    async def _answer(self, body: bytes, caller: Caller) -> str | None:
-        if self._replies_waiting_bytes > self.config.limits.replies_waiting_bytes_max:
+    def _admit(self, request: web.BaseRequest, allowed: Mapping[str, str]) -> Client:
+        """Raises: _NotServed."""
+        guard = _guard_of(request)
+        shown = request.headers.getall(hdrs.AUTHORIZATION, [])
+        try:
+            return self.access.client(guard.address, guard.certificate, shown)
+        except NotAdmitted as refusal:
+            asks: dict[str, str] = {hdrs.WWW_AUTHENTICATE: "Bearer"} if refusal.status == 401 else {}
+            raise _NotServed(refusal.status, str(refusal), {**allowed, **asks}) from None
+
+    def _refuse_full(self, allowed: Mapping[str, str]) -> web.Response:
+        reply = error_reply(None, TryLater(_FULL)) or ""
+        response = web.Response(body=reply.encode(), content_type="application/json", headers=allowed)
+        response.force_close()
+        return response
+
+    async def _answer(self, body: bytes, caller: Caller, client: Client) -> str | None:
+        limits = self.config.limits
+        share = 100 if client.is_reserved else limits.ordinary_percent
+        if self._replies_waiting_bytes * 100 > limits.replies_waiting_bytes_max * share:
             return error_reply(None, TryLater("overloaded: too many replies wait to be read"))
         await self._turnstile.turn(1 + len(body) // PIECE_BYTES)
-        return await self._dispatcher.answer(body, caller)
+        return await self._dispatcher.answer(body, caller, client)
 
     async def _read_body(self, request: web.BaseRequest) -> bytes:
         """Raises: _NotServed for what is no JSON body of bounded size, sent in time."""
@@ -265,55 +336,75 @@ class RpcServer:
 
     # --- WebSocket ------------------------------------------------------------------------------------------------
 
-    async def _serve_socket(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _serve_socket(self, request: web.BaseRequest, client: Client) -> web.StreamResponse:
         limits = self.config.limits
-        socket = web.WebSocketResponse(
+        if not _guard_of(request).settle(client.is_reserved):
+            raise _NotServed(503, _FULL)
+        response = web.WebSocketResponse(
             max_msg_size=limits.body_bytes_max,
-            heartbeat=limits.pong_s * 2 / 3,  # a ping after this silence, the pong within half of it
             autoping=False,
             compress=False,
             timeout=limits.body_s,
         )
         try:
-            await socket.prepare(request)
+            await response.prepare(request)
         except HTTPException as refusal:
             raise _NotServed(
                 426 if "version" in (refusal.text or "") else 400, refusal.text or "bad upgrade"
             ) from None
         session = self.door.subscriptions.open(limits.subscriptions)
+        socket = _Socket(self, request, response, session, client)
         self._sockets.add(socket)
         try:
-            await _Socket(self, request, socket, session).run()
+            await socket.run()
         finally:
             self._sockets.discard(socket)
             self.door.subscriptions.close(session)
-        return socket
+        return response
 
 
 class _Socket:
     """One WebSocket at work: it reads requests, answers up to so many at once, and tells what is subscribed."""
 
     def __init__(
-        self, server: RpcServer, request: web.BaseRequest, socket: web.WebSocketResponse, session: Session
+        self,
+        server: RpcServer,
+        request: web.BaseRequest,
+        socket: web.WebSocketResponse,
+        session: Session,
+        client: Client,
     ) -> None:
+        self.client = client
         self._server = server
         self._limits = server.config.limits
         self._guard = _guard_of(request)
+        self._guard.hear()
         self._socket = socket
         self._session = session
-        self._caller = Caller(server.door, self._guard.address, session)
+        self._caller = Caller(server.door, client.name, session)
         self._free = asyncio.Semaphore(self._limits.socket_requests_max)
         self._one_reply = asyncio.Lock()
+        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._session.pump(self._send))
                 tasks.create_task(self._close_when_slow())
+                tasks.create_task(self._close_when_silent())
+                tasks.create_task(self._close_when_ended())
                 await self._read(tasks)
                 raise _SocketEnded
         except* (_SocketEnded, ConnectionError, TimeoutError):
             pass
+
+    def end(self, reason: str) -> None:
+        """The client is not served any more."""
+        if not self._ended.done():
+            self._ended.set_result(reason)
+
+    async def say_goodbye(self) -> None:
+        await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the node stops")
 
     async def _read(self, tasks: asyncio.TaskGroup) -> None:
         """Until the client goes. While too many of its requests are at work, nothing more is read."""
@@ -341,7 +432,7 @@ class _Socket:
 
     async def _answer(self, body: bytes) -> None:
         try:
-            reply = await self._server._answer(body, self._caller)
+            reply = await self._server._answer(body, self._caller, self.client)
             if reply is not None:
                 async with self._one_reply:
                     await self._send(reply)
@@ -361,10 +452,26 @@ class _Socket:
     async def _close_when_slow(self) -> None:
         """Raises: _SocketEnded."""
         await self._session.slow.wait()
-        reason = self._session.slow_text.encode()
+        await self._close(WSCloseCode.TRY_AGAIN_LATER, self._session.slow_text)
+
+    async def _close_when_ended(self) -> None:
+        """Raises: _SocketEnded."""
+        await self._close(WSCloseCode.POLICY_VIOLATION, await self._ended)
+
+    async def _close_when_silent(self) -> None:
+        """Asks a silent client for a sign of life, twice. Raises: _SocketEnded."""
+        pong_s = self._limits.pong_s
+        while (silent_s := self._guard.silent_s()) < pong_s:
+            if silent_s >= pong_s / 4:
+                await self._socket.ping()
+            await asyncio.sleep(pong_s / 3)
+        await self._close(WSCloseCode.INTERNAL_ERROR, f"no pong for {pong_s:g} s")
+
+    async def _close(self, code: WSCloseCode, reason: str) -> None:
+        """Raises: _SocketEnded."""
         try:
             async with asyncio.timeout(self._limits.body_s):
-                await self._socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=reason)
+                await self._socket.close(code=code, message=reason.encode())
         except TimeoutError:
             self._cut_off()
         raise _SocketEnded
@@ -395,7 +502,7 @@ def _too_large(size: int, limit: int) -> _NotServed:
 
 _PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "POST, GET, OPTIONS",
-    "Access-Control-Allow-Headers": "content-type",
+    "Access-Control-Allow-Headers": "content-type, authorization",
     "Access-Control-Max-Age": "600",
     "Allow": "GET, HEAD, POST, OPTIONS",
 }

@@ -58,13 +58,15 @@ READS_CLOCK = frozenset(
     | {f"datetime.datetime.{name}" for name in ("now", "today", "utcnow")}
     | {"datetime.date.today"}
 )
-# The loop that waits, a warning before it does, when a certificate begins and ends, how long a request may hold the
-# loop, the pace of the demonstration, and what measures.
+# The loop that waits, a warning before it does, when a certificate or a token begins and ends, how long a request may
+# hold the loop, the pace of the demonstration, and what measures.
 MAY_READ_CLOCK = (
     "node.runner",
     "node.pulse",
     "node.cli.init",
+    "node.cli.access",
     "node.cli.ca",
+    "node.cli.door",
     "node.cli.network",
     "rpc.turns",
     "apps.demo.play",

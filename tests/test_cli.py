@@ -27,9 +27,9 @@ from ctt_state.genesis import development_genesis, development_key, load_genesis
 from ctt_state.records import Account
 from ctt_state.units import Address, Wei, hex_of
 from node import VERSION
+from node.cli import door as door_command
 from node.cli import genesis as genesis_command
-from node.cli import run as run_command
-from node.cli.main import main
+from node.cli.main import build_parser, main
 from node.cli.process import prepare_process
 from node.datadir import DirectoryLock
 from node.exits import Exit, Failure
@@ -555,14 +555,15 @@ def test_rpc_is_not_open_to_the_network_unless_one_says_so(ctt: Ctt, tmp_path: P
 
     assert (result.code, result.out) == (78, "")
     assert result.err == (
-        f"ctt: rpc on {host or 'every address'} would be open to the network, without TLS or tokens: "
-        "listen on 127.0.0.1 behind a proxy, or say --insecure-rpc\n"
+        f"ctt: rpc on {host or 'every address'} needs tls or --insecure-rpc: give --rpc-tls-cert and --rpc-tls-key, "
+        "or listen on 127.0.0.1 behind a proxy\n"
     )
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_the_loopback_is_open_to_this_machine_only(host: str) -> None:
-    run_command.check_exposure(host, allow_public=False)
+    arguments = ["run", "--dir", "d", "--rpc-host", host]
+    door_command.check_exposure(build_parser().parse_args(arguments))
 
 
 def test_a_validator_among_others_needs_a_certificate(ctt: Ctt, tmp_path: Path) -> None:
@@ -609,9 +610,9 @@ def test_a_privileged_port_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> Non
 
     async def listen() -> None:
         async with AsyncExitStack() as stack:
-            await run_command._listen(stack, None, ServerConfig(port=80))  # type: ignore[arg-type]  # not used
+            await door_command._listen(stack, None, ServerConfig(port=80))  # type: ignore[arg-type]  # not used
 
-    monkeypatch.setattr(run_command, "serve", refuse)
+    monkeypatch.setattr(door_command, "serve", refuse)
 
     with pytest.raises(Failure, match=r"cannot listen on 127\.0\.0\.1:80: Permission denied") as refusal:
         asyncio.run(listen())

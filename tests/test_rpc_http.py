@@ -260,7 +260,7 @@ async def test_a_preflight_tells_what_is_allowed(node: Served) -> None:
     async with node.http.options(node.url, headers=headers) as response:
         assert response.status == 204
         assert response.headers["Access-Control-Allow-Origin"] == "https://wallet.example"
-        assert response.headers["Access-Control-Allow-Headers"] == "content-type"
+        assert response.headers["Access-Control-Allow-Headers"] == "content-type, authorization"
 
 
 # --- slow and many -------------------------------------------------------------------------------------------------

@@ -380,10 +380,10 @@ async def test_pings_are_answered_and_are_no_messages() -> None:
         writer.close()
 
 
-async def test_a_client_that_answers_no_ping_is_dropped() -> None:
+async def test_a_client_that_answers_no_ping_is_closed() -> None:
     async with served(config=make_config(ServerLimits(pong_s=0.3))) as node:
         reader, writer, _ = await upgrade(node)
-        assert await close_code(reader) is None
+        assert await close_code(reader) == 1011
         writer.close()
 
 

@@ -113,7 +113,7 @@ async def join_network(
         ) from None
     log.info("%s, peers at %s", identity.own.name, where or "nowhere: it only dials")
     work = (network.run(), peering.run(), keep_revoked(identity, network))
-    tasks = [_supervised(each, node) for each in work]
+    tasks = [supervised(each, node) for each in work]
     try:
         yield
     finally:
@@ -134,7 +134,7 @@ async def keep_revoked(identity: Identity, network: Network) -> None:
             network.drop_revoked()
 
 
-def _supervised(work: Coroutine[None, None, None], node: Node) -> "asyncio.Task[None]":
+def supervised(work: Coroutine[None, None, None], node: Node) -> "asyncio.Task[None]":
     """Its end before ours is a mistake of ours, which ends the node."""
     task = asyncio.ensure_future(work)
 

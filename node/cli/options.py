@@ -2,17 +2,20 @@
 
 import argparse
 import re
+from datetime import date
 from pathlib import Path
 from typing import Final
 
 from ctt_state.crypto import checksum_address
 from ctt_state.units import ZERO_ADDRESS, Address, Hash, Height
+from rpc.access import ROLES, Role
 
 _HOST: Final = re.compile(r"\*|[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _PEER: Final = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})"
 )
 _BLOCK: Final = re.compile(r"(?P<height>[0-9]{1,15}):0x(?P<hash>[0-9a-f]{64})")
+_QUOTA: Final = re.compile(r"(?P<role>[a-z]+)=(?P<units>[0-9]+)")
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s,]+")
 
 
@@ -94,6 +97,24 @@ def _each(text: str, form: re.Pattern[str], what: str) -> frozenset[str]:
         if not form.fullmatch(item):
             raise argparse.ArgumentTypeError(f"{item[:80]!r} is no {what}")
     return frozenset(items)
+
+
+def day(text: str) -> date:
+    """A day of the calendar, as ISO 8601 writes it."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!a} is no date such as 2030-01-31") from None
+
+
+def quota(text: str) -> tuple[Role, int]:
+    """ROLE=N, cost units a second."""
+    match = _QUOTA.fullmatch(text)
+    if match is None or match["role"] not in ROLES:
+        raise argparse.ArgumentTypeError(
+            f"{text[:80]!a} is not ROLE=N, such as public=50; roles: {', '.join(ROLES)}"
+        )
+    return ROLES[match["role"]], positive_int(match["units"])
 
 
 def add_directory(parser: argparse.ArgumentParser) -> None:

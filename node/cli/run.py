@@ -2,8 +2,6 @@
 
 import argparse
 import asyncio
-import errno
-import ipaddress
 import logging
 import os
 import signal
@@ -18,12 +16,13 @@ import uvloop
 from ctt_state.crypto import public_key
 from ctt_state.genesis import load_genesis
 from ctt_state.units import Hash, hex_of
+from node.cli.door import add_rpc_options, check_exposure, open_door
 from node.cli.init import read_genesis
 from node.cli.network import join_network, load_own_identity
-from node.cli.options import add_directory, host_names, named_peer, origins, port, positive_int
+from node.cli.options import add_directory, named_peer, port, positive_int
 from node.cli.process import prepare_process
 from node.consensus.settings import Settings
-from node.exits import Exit, Failure
+from node.exits import Failure
 from node.journal import Journal
 from node.keys import KEY_FILE, load_key
 from node.ledger import Ledger
@@ -34,10 +33,8 @@ from node.peering import Peering
 from node.runner import DiskSilent
 from node.store import Store
 from p2p.identity import Identity
-from rpc.server import RpcServer, ServerConfig, ServerLimits, serve
 
 POOL: Final = MempoolLimits()
-DOOR: Final = ServerLimits()
 LISTEN_MS: Final = 2_000
 EPILOG: Final = """\
 It stops cleanly on SIGTERM or Ctrl-C, at once on a second one; either way it goes on where it was.
@@ -50,6 +47,7 @@ examples:
   ctt run --dir /var/lib/ctt --p2p-host 0.0.0.0 --peer grid-2=10.0.0.2:30303
   ctt run --dir /var/lib/ctt --genesis grid.json --rpc-port 8555
   ctt run --dir data/node --rpc-hosts node.example --rpc-origins https://app.example     behind a TLS proxy
+  ctt run --dir data/node --rpc-host 0.0.0.0 --rpc-hosts node.example --rpc-tls-cert node.pem --rpc-tls-key node.key
 """
 
 log = logging.getLogger(__name__)
@@ -66,7 +64,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: info"
     )
-    _add_rpc_options(parser.add_argument_group("JSON-RPC"))
+    add_rpc_options(parser.add_argument_group("JSON-RPC"))
+    _add_pool_options(parser.add_argument_group("transactions that wait"))
     _add_peer_options(parser.add_argument_group("peers"))
     parser.set_defaults(run=run)
 
@@ -93,43 +92,7 @@ def _add_peer_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_rpc_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--rpc-host", default="127.0.0.1", metavar="HOST", help="where it listens (default: %(default)s)"
-    )
-    group.add_argument(
-        "--rpc-port",
-        type=port,
-        default=8545,
-        metavar="PORT",
-        help="HTTP and WebSocket (default: %(default)s)",
-    )
-    group.add_argument(
-        "--insecure-rpc",
-        action="store_true",
-        help="let --rpc-host be open to the network, where anyone may read and send, unencrypted",
-    )
-    group.add_argument(
-        "--rpc-hosts",
-        type=host_names,
-        default=frozenset(),
-        metavar="NAME,...",
-        help="host names that clients may call it by, besides the loopback's; * for any",
-    )
-    group.add_argument(
-        "--rpc-origins",
-        type=origins,
-        default=frozenset(),
-        metavar="ORIGIN,...",
-        help="web pages that may call it, such as https://app.example; * for any",
-    )
-    group.add_argument(
-        "--rpc-connections-per-address",
-        type=positive_int,
-        default=DOOR.connections_per_address_max,
-        metavar="N",
-        help="at once (default: %(default)s)",
-    )
+def _add_pool_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--account-slots",
         type=positive_int,
@@ -143,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
-    check_exposure(options.rpc_host, allow_public=options.insecure_rpc)
+    check_exposure(options)
     prepare_process()
     expected = load_genesis(read_genesis(options.genesis)).hash if options.genesis else None
     ledger = _open_ledger(options.dir, expected)
@@ -170,23 +133,6 @@ def _leave_at_once(failure: Failure) -> NoReturn:
     """Without closing the store or joining the thread that hangs in it."""
     print(f"ctt: {failure}", file=sys.stderr, flush=True)
     os._exit(failure.exit_code)
-
-
-def check_exposure(host: str, *, allow_public: bool) -> None:
-    """JSON-RPC knows neither TLS nor tokens. Raises: Failure (78) when others than this machine could reach it."""
-    if not (allow_public or _is_loopback(host)):
-        raise Failure(
-            Exit.CONFIGURATION,
-            f"rpc on {host or 'every address'} would be open to the network, without TLS or tokens: listen on "
-            "127.0.0.1 behind a proxy, or say --insecure-rpc",
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _open_ledger(directory: Path, expected: Hash | None) -> Ledger:
@@ -217,16 +163,9 @@ async def _run(
     settings = Settings(ledger.chain.block_period_ms, listen_ms=0 if is_clean(journal) else LISTEN_MS)
     node = Node(ledger, journal=journal, consensus_key=key, limits=limits, outside=peering, settings=settings)
     _stop_on_signals(node)
-    config = ServerConfig(
-        host=options.rpc_host,
-        port=options.rpc_port,
-        hosts=options.rpc_hosts,
-        origins=options.rpc_origins,
-        limits=replace(DOOR, connections_per_address_max=options.rpc_connections_per_address),
-    )
     settle_memory()
     async with AsyncExitStack() as stack:
-        server = await _listen(stack, node, config)
+        server = await stack.enter_async_context(open_door(options, node))
         height = node.head.block.header.height
         log.info("chain %d at block %d, JSON-RPC at %s", ledger.chain.chain_id, height, server.url)
         _say_role(ledger, key, height)
@@ -266,14 +205,3 @@ def _stop_on_signals(node: Node) -> None:
 
     for number in signals:
         loop.add_signal_handler(number, stop)
-
-
-async def _listen(stack: AsyncExitStack, node: Node, config: ServerConfig) -> RpcServer:
-    """Raises: Failure: 77 a port that only the superuser gets, 69 an address that cannot be had."""
-    try:
-        return await stack.enter_async_context(serve(node, config))
-    except OSError as fault:
-        code = Exit.PERMISSION if fault.errno in (errno.EACCES, errno.EPERM) else Exit.UNAVAILABLE
-        number = fault.errno or 0  # of a name that does not resolve it is negative, and no errno
-        cause = os.strerror(number) if number > 0 else fault.strerror
-        raise Failure(code, f"cannot listen on {config.host}:{config.port}: {cause}") from None
