@@ -11,6 +11,8 @@ from ctt_state.records import (
     PAGE_TOKENS,
     Account,
     Barred,
+    Booking,
+    BookingKind,
     CttConfig,
     CttSupply,
     EpochSet,
@@ -23,6 +25,7 @@ from ctt_state.records import (
     Record,
     ShelfPage,
     Token,
+    TreasuryTotals,
 )
 from ctt_state.succession import changes_max
 from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, Address, Wei
@@ -41,13 +44,14 @@ class _Books(NamedTuple):
     proposals: dict[int, Proposal]
     offences: dict[int, Offence]
     barred: dict[bytes, Barred]
+    bookings: dict[bytes, Booking]
 
 
 def audit(records: Iterable[tuple[bytes, Record]], issued_wei: Wei) -> Iterator[str]:
-    """Every fault, in words that name the record. `issued_wei`: all the currency there should be."""
-    books = _Books({}, {}, {}, {}, {}, {}, {}, {}, {})
+    """Every fault, in words that name the record. `issued_wei`: what genesis gave out."""
+    books = _Books({}, {}, {}, {}, {}, {}, {}, {}, {}, {})
     config: CttConfig | None = None
-    supply, governance = CttSupply(), Governance()
+    supply, governance, totals = CttSupply(), Governance(), TreasuryTotals()
     for key, record in records:
         match record:
             case Account():
@@ -74,7 +78,12 @@ def audit(records: Iterable[tuple[bytes, Record]], issued_wei: Wei) -> Iterator[
                 books.barred[key[1:]] = record
             case Governance():
                 governance = record
-    yield from _audit_currency(books, issued_wei)
+            case Booking():
+                books.bookings[key[1:]] = record
+            case TreasuryTotals():
+                totals = record
+    yield from _audit_currency(books, Wei(issued_wei + totals.outstanding_wei))
+    yield from _audit_treasury(books, totals)
     yield from _audit_supply(books, config, supply)
     yield from _audit_shelves(books)
     yield from _audit_meters(books)
@@ -87,6 +96,19 @@ def _audit_currency(books: _Books, issued_wei: Wei) -> Iterator[str]:
     total = sum(account.balance for account in books.accounts.values())
     if total != issued_wei:
         yield f"all balances are {total} wei, {issued_wei} wei were issued"
+
+
+def _audit_treasury(books: _Books, totals: TreasuryTotals) -> Iterator[str]:
+    booked = dict.fromkeys(BookingKind, 0)
+    for booking in books.bookings.values():
+        booked[booking.kind] += booking.amount_wei
+    if (booked[BookingKind.ISSUED], booked[BookingKind.REDEEMED]) != totals:
+        yield (
+            f"treasurers issued {totals.issued_wei} and redeemed {totals.redeemed_wei} wei, but their bookings say "
+            f"{booked[BookingKind.ISSUED]} and {booked[BookingKind.REDEEMED]} wei"
+        )
+    if totals.redeemed_wei > totals.issued_wei:
+        yield f"treasurers redeemed {totals.redeemed_wei} wei, above the {totals.issued_wei} wei ever issued"
 
 
 def _audit_supply(books: _Books, config: CttConfig | None, supply: CttSupply) -> Iterator[str]:

@@ -30,7 +30,6 @@ from ctt_state.records import (
 )
 from ctt_state.units import (
     UINT64_MAX,
-    UINT256_MAX,
     ZERO_ADDRESS,
     ZERO_HASH,
     Address,
@@ -48,6 +47,7 @@ EARLIEST_MS: Final = 1_577_836_800_000  # 2020-01-01
 LATEST_MS: Final = 4_102_444_800_000  # 2100-01-01
 BLOCK_GAS_MIN: Final = 1_000_000
 BLOCK_GAS_MAX: Final = 1_000_000_000
+BALANCES_MAX: Final = 2**255  # which leaves room for all that treasurers may issue
 ROLES_MAX: Final = 1_000  # addresses that hold one role
 PORT_MAX: Final = 65_535
 
@@ -185,8 +185,8 @@ def _read_balances(accounts: Field) -> dict[Address, Wei]:
         name.distinct(name.address(), seen): value.members(("balanceWei",), {})["balanceWei"].wei()
         for name, value in accounts.entries()
     }
-    if sum(balances.values()) > UINT256_MAX:
-        accounts.fault("all balances together do not fit 256 bits")
+    if sum(balances.values()) > BALANCES_MAX:
+        accounts.fault("all balances together are more than 2^255 wei")
     return balances
 
 

@@ -21,6 +21,8 @@ may pass 64 bits as minimal big-endian bytes. The same record always has the sam
 | 0d | Proposal | number |
 | 0e | Offence | number |
 | 0f | Barred | consensus key |
+| 18 | TreasuryTotals | nothing: there is one |
+| 19 | Booking | treasurer, reference |
 """
 
 from collections.abc import Callable
@@ -425,6 +427,58 @@ class Barred(NamedTuple):
         return cls(*_unpack(data))
 
 
+class TreasuryTotals(NamedTuple):
+    """What treasurers ever issued and redeemed, in wei."""
+
+    issued_wei: Wei = Wei(0)
+    redeemed_wei: Wei = Wei(0)
+
+    @staticmethod
+    def key() -> bytes:
+        return b"\x18"
+
+    def encode(self) -> bytes:
+        return _pack((_wide(self.issued_wei), _wide(self.redeemed_wei)))
+
+    @classmethod
+    def decode(cls, data: bytes) -> "TreasuryTotals":
+        issued, redeemed = _unpack(data)
+        return cls(Wei(_narrow(issued)), Wei(_narrow(redeemed)))
+
+    @property
+    def outstanding_wei(self) -> Wei:
+        return Wei(self.issued_wei - self.redeemed_wei)
+
+
+class BookingKind(IntEnum):
+    """What a treasurer did."""
+
+    NONE = 0  # nothing: no record says so
+    ISSUED = 1
+    REDEEMED = 2
+
+
+class Booking(NamedTuple):
+    """What a treasurer did for one reference: for whom, how much, in which block."""
+
+    kind: BookingKind
+    account: Address
+    amount_wei: Wei
+    height: Height
+
+    @staticmethod
+    def key(treasurer: Address, reference: bytes) -> bytes:
+        return b"\x19" + treasurer + reference
+
+    def encode(self) -> bytes:
+        return _pack((self.kind, self.account, _wide(self.amount_wei), self.height))
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Booking":
+        kind, account, amount, height = _unpack(data)
+        return cls(BookingKind(kind), account, Wei(_narrow(amount)), Height(height))
+
+
 _KINDS: Final[dict[int, type[Record]]] = {
     0x01: Account,
     0x02: CttConfig,
@@ -441,6 +495,8 @@ _KINDS: Final[dict[int, type[Record]]] = {
     0x0D: Proposal,
     0x0E: Offence,
     0x0F: Barred,
+    0x18: TreasuryTotals,
+    0x19: Booking,
 }
 
 

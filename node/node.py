@@ -222,6 +222,7 @@ class Node:
         """
         if not self.runner.takes_transactions:
             return [ShortOfSpace()] * len(raws)
+        self._recovery.check_room(len(raws))  # before the work of decoding them
         decoded = [self._decode(raw) for raw in raws]
         transactions = [each for each in decoded if isinstance(each, Transaction)]
         senders = iter(await self._recovery.recover(transactions))

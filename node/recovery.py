@@ -17,7 +17,7 @@ from ctt_state.units import ZERO_ADDRESS, Address
 
 THREADS: Final = 2
 CHUNK_TRANSACTIONS: Final = 64  # about 3 ms of work
-WAITING_MAX: Final = 10_000  # transactions; a request beyond waits for no one and is refused
+WAITING_MAX: Final = 2_000  # transactions, about 100 ms of work; a request beyond is refused at once
 
 Outcome = Address | InvalidTransaction
 
@@ -59,10 +59,14 @@ class SenderRecovery:
         self._running = 0
         self._is_closed = False
 
+    def check_room(self, count: int) -> None:
+        """Raises: RecoveryBusy when so many would not be taken now."""
+        if self._is_closed or len(self._waiting) + count > WAITING_MAX:
+            raise RecoveryBusy
+
     async def recover(self, transactions: Sequence[Transaction]) -> list[Outcome]:
         """The sender of each, or why there is none, in order. Raises: RecoveryBusy."""
-        if self._is_closed or len(self._waiting) + len(transactions) > WAITING_MAX:
-            raise RecoveryBusy
+        self.check_room(len(transactions))
         if not transactions:
             return []
         loop = asyncio.get_running_loop()

@@ -28,6 +28,7 @@ from node.journal import JOURNAL_FILE, VOTES, Journal
 from node.ledger import Ledger
 from node.mempool import AlreadyKnown, MempoolLimits
 from node.node import Node, ShortOfSpace
+from node.recovery import RecoveryBusy
 from node.runner import DiskSilent, Halted
 from node.store import StorageFailed
 from tests.ledger_world import ADMIN_KEY, ALICE, ALICE_KEY, BOB, BOB_KEY, account, make_ledger, sign
@@ -236,6 +237,17 @@ async def test_refused_ones_are_refused_in_their_places(tmp_path: Path) -> None:
             await world.node.submit(good.transaction.raw)
         with pytest.raises(NonceTooLow, match="nonce too low: next nonce 2, tx nonce 0"):
             await world.node.submit(sign(ALICE_KEY, 0, value=2).transaction.raw)
+
+
+async def test_a_node_that_is_too_busy_says_so_before_it_decodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.recovery.WAITING_MAX", 2)
+    async with running(tmp_path) as world:
+        with pytest.raises(RecoveryBusy):
+            await world.node.submit_many([b"no transaction at all"] * 3)
+        refused = await world.node.submit_many([b"no transaction at all"] * 2)
+        assert [type(each) for each in refused] != [RecoveryBusy] * 2
 
 
 async def test_listeners_hear_of_pending_ones_before_their_block(tmp_path: Path) -> None:

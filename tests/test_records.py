@@ -16,6 +16,8 @@ from ctt_state.records import (
     Account,
     Approval,
     Barred,
+    Booking,
+    BookingKind,
     Change,
     CttConfig,
     CttSupply,
@@ -31,6 +33,7 @@ from ctt_state.records import (
     Role,
     ShelfPage,
     Token,
+    TreasuryTotals,
     decode_record,
 )
 from ctt_state.units import UINT64_MAX, UINT256_MAX, ZERO_ADDRESS, Address, Height, Ms, TokenId, Watt, Wei, Wh
@@ -101,6 +104,10 @@ records: Final[Mapping[bytes, st.SearchStrategy[Record]]] = {
     ),
     Offence.key(1): st.builds(Offence, addresses, consensus_keys, uint64, uint64, heights),
     Barred.key(KEY): st.builds(Barred, uint64),
+    TreasuryTotals.key(): st.builds(TreasuryTotals, prices, prices),
+    Booking.key(ALICE, bytes(32)): st.builds(
+        Booking, st.sampled_from(BookingKind), addresses, prices, heights
+    ),
 }
 keyed = st.sampled_from(sorted(records)).flatmap(lambda key: st.tuples(st.just(key), records[key]))
 
@@ -179,6 +186,8 @@ KEYS = [
     Proposal.key(2),
     Offence.key(2),
     Barred.key(b"\x03" + bytes(32)),
+    Booking.key(BOB, bytes(32)),
+    Booking.key(ALICE, bytes(31) + b"\x01"),
 ]
 
 
@@ -200,6 +209,7 @@ def test_keys_say_the_kind_then_the_name() -> None:
     assert EpochSet.key(258) == b"\x0b" + bytes(6) + b"\x01\x02"
     assert Proposal.key(3) == b"\x0d" + bytes(7) + b"\x03"
     assert Barred.key(KEY) == b"\x0f" + KEY
+    assert Booking.key(ALICE, bytes(32)) == b"\x19" + ALICE + bytes(32)
 
 
 def test_what_headers_say_of_a_set_is_the_hash_of_its_record() -> None:

@@ -5,6 +5,7 @@ from typing import Final
 from ctt_state.abi import Module
 from ctt_state.modules.authority import AUTHORITY
 from ctt_state.modules.ctt import CTT
+from ctt_state.modules.treasury import TREASURY
 from ctt_state.units import Address
 
-MODULES: Final[dict[Address, Module]] = {module.address: module for module in (CTT, AUTHORITY)}
+MODULES: Final[dict[Address, Module]] = {module.address: module for module in (CTT, TREASURY, AUTHORITY)}

@@ -21,6 +21,8 @@ from ctt_state.records import (
     Account,
     Approval,
     Barred,
+    Booking,
+    BookingKind,
     Change,
     CttConfig,
     CttSupply,
@@ -36,6 +38,7 @@ from ctt_state.records import (
     Role,
     ShelfPage,
     Token,
+    TreasuryTotals,
 )
 from ctt_state.transition import apply_transaction
 from ctt_state.tree import update
@@ -102,6 +105,8 @@ RECORDS: Final[list[tuple[bytes, Record]]] = [
     ),
     (Offence.key(3), Offence(BOB, KEY, 4, 5, Height(6))),
     (Barred.key(KEY), Barred(3)),
+    (TreasuryTotals.key(), TreasuryTotals(Wei(10**21), Wei(0))),
+    (Booking.key(ALICE, b"r" * 32), Booking(BookingKind.ISSUED, BOB, Wei(10**18), Height(7))),
 ]
 
 
