@@ -7,23 +7,32 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ctt_state.modules.ctt.shelf import Region, region_of
+from ctt_state.modules.market.orders import crosses
 from ctt_state.records import (
+    PAGE_ORDERS,
     PAGE_TOKENS,
     Account,
+    Auction,
     Barred,
     Booking,
     BookingKind,
+    BookPage,
     CttConfig,
     CttSupply,
     EpochSet,
     Governance,
+    Mandate,
+    MarketBook,
+    MarketTariff,
     Meter,
     Offence,
+    Order,
     Outcome,
     Proposal,
     Prosumer,
     Record,
     ShelfPage,
+    Standing,
     Token,
     TreasuryTotals,
 )
@@ -45,13 +54,19 @@ class _Books(NamedTuple):
     offences: dict[int, Offence]
     barred: dict[bytes, Barred]
     bookings: dict[bytes, Booking]
+    orders: dict[int, Order]
+    book_pages: dict[int, BookPage]
+    standing: dict[Address, Standing]
+    auctions: dict[bytes, Auction]
+    mandates: dict[bytes, Mandate]  # by key
 
 
 def audit(records: Iterable[tuple[bytes, Record]], issued_wei: Wei) -> Iterator[str]:
     """Every fault, in words that name the record. `issued_wei`: what genesis gave out."""
-    books = _Books({}, {}, {}, {}, {}, {}, {}, {}, {}, {})
+    books = _Books({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})
     config: CttConfig | None = None
     supply, governance, totals = CttSupply(), Governance(), TreasuryTotals()
+    tariff, order_book = MarketTariff(), MarketBook()
     for key, record in records:
         match record:
             case Account():
@@ -78,6 +93,20 @@ def audit(records: Iterable[tuple[bytes, Record]], issued_wei: Wei) -> Iterator[
                 books.barred[key[1:]] = record
             case Governance():
                 governance = record
+            case MarketTariff():
+                tariff = record
+            case MarketBook():
+                order_book = record
+            case Order():
+                books.orders[int.from_bytes(key[1:], "big")] = record
+            case BookPage():
+                books.book_pages[int.from_bytes(key[1:], "big")] = record
+            case Standing():
+                books.standing[Address(key[1:])] = record
+            case Auction():
+                books.auctions[key] = record
+            case Mandate():
+                books.mandates[key] = record
             case Booking():
                 books.bookings[key[1:]] = record
             case TreasuryTotals():
@@ -90,6 +119,8 @@ def audit(records: Iterable[tuple[bytes, Record]], issued_wei: Wei) -> Iterator[
     yield from _audit_sets(books)
     yield from _audit_proposals(books, governance)
     yield from _audit_offences(books, governance)
+    yield from _audit_market(books, tariff, order_book)
+    yield from _audit_orders(books, order_book)
 
 
 def _audit_currency(books: _Books, issued_wei: Wei) -> Iterator[str]:
@@ -243,3 +274,41 @@ def _audit_offences(books: _Books, governance: Governance) -> Iterator[str]:
         offence.consensus_key: number for number, offence in books.offences.items()
     }:
         yield f"{len(books.barred)} keys are barred, which are not those of {len(books.offences)} offences"
+
+
+def _audit_market(books: _Books, tariff: MarketTariff, order_book: MarketBook) -> Iterator[str]:
+    if tariff.floor_wei_per_wh > tariff.ceiling_wei_per_wh:
+        yield f"the floor of {tariff.floor_wei_per_wh} wei per Wh is above the ceiling"
+    ids = {order.slot: order_id for order_id, order in books.orders.items()}
+    starts = range(0, order_book.standing, PAGE_ORDERS)
+    agree = sorted(ids) == list(range(order_book.standing)) and books.book_pages == {
+        start // PAGE_ORDERS: BookPage(
+            tuple([ids[slot] for slot in range(start, min(start + PAGE_ORDERS, order_book.standing))])
+        )
+        for start in starts
+    }
+    if not agree or len(books.orders) != order_book.standing:
+        yield f"the order book: pages, orders and the count {order_book.standing} do not agree"
+    for key, auction in books.auctions.items():
+        if key != Auction.key(auction.number):
+            yield f"auction {auction.number} is kept in another's place"
+
+
+def _audit_orders(books: _Books, order_book: MarketBook) -> Iterator[str]:
+    sides = {(order.owner, order.is_bid): order_id for order_id, order in books.orders.items()}
+    told = {
+        (owner, is_bid): order_id
+        for owner, standing in books.standing.items()
+        for is_bid, order_id in ((True, standing.bid), (False, standing.ask))
+        if order_id
+    }
+    if len(sides) < len(books.orders) or sides != told or Standing() in books.standing.values():
+        yield f"{len(books.orders)} orders stand, which are not those of {len(books.standing)} accounts"
+    for order_id, order in books.orders.items():
+        if not 1 <= order_id <= order_book.last_order_id or not order.energy_wh:
+            yield f"order {order_id} of {order.energy_wh} Wh cannot stand"
+        if order.placer != order.owner and Mandate.key(order.owner, order.placer) not in books.mandates:
+            yield f"order {order_id} was placed by 0x{order.placer.hex()}, which has no mandate"
+        other = books.orders.get(sides.get((order.owner, False), 0))
+        if order.is_bid and other is not None and crosses(order, other):
+            yield f"order {order_id} crosses its owner's ask"

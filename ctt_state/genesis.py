@@ -14,8 +14,8 @@ from ctt_state.block import HEADER_VERSION, NO_EVIDENCE_ROOT, Block, Header, mer
 from ctt_state.crypto import InvalidKey, address_of, address_of_public_key, public_key, sha256
 from ctt_state.document import SAFE_INTEGER_MAX, Field, MalformedJson, canonical_json, parse_json
 from ctt_state.errors import InvalidGenesis
-from ctt_state.modules.call import ChainParameters
-from ctt_state.modules.ctt.module import PRICE_MAX
+from ctt_state.modules.call import ChainParameters, MarketRules
+from ctt_state.modules.market.clearing import clearing_gas_max
 from ctt_state.preload import Preload, preload_records, read_preload
 from ctt_state.records import (
     ROLE_OPERATOR,
@@ -24,11 +24,13 @@ from ctt_state.records import (
     CttConfig,
     CttSupply,
     EpochSet,
+    MarketTariff,
     Record,
     Role,
     Token,
 )
 from ctt_state.units import (
+    PRICE_MAX,
     UINT64_MAX,
     ZERO_ADDRESS,
     ZERO_HASH,
@@ -49,6 +51,8 @@ BLOCK_GAS_MIN: Final = 1_000_000
 BLOCK_GAS_MAX: Final = 1_000_000_000
 BALANCES_MAX: Final = 2**255  # which leaves room for all that treasurers may issue
 ROLES_MAX: Final = 1_000  # addresses that hold one role
+ORDERS_MAX: Final = 10_000  # that stand at once
+TOKENS_MAX: Final = 100_000  # that one clearing may change
 PORT_MAX: Final = 65_535
 
 _PEER: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[1-9][0-9]{0,4})")
@@ -77,6 +81,7 @@ class Genesis:
     operators: tuple[Address, ...]
     treasurers: tuple[Address, ...]
     config: CttConfig | None
+    tariff: MarketTariff | None  # of the market, if there is one
     preload: Preload
 
     @property
@@ -127,12 +132,19 @@ def _read(root: Field) -> Genesis:
             "operators": [],
             "treasurers": [],
             "ctt": None,
+            "market": None,
             "preload": {},
         },
     )
     part["name"].text()
     development = part["development"].boolean()
     admin = part["admin"].address()
+    operators = _read_addresses(part["operators"])
+    faults_before = len(root.faults)
+    gas_limit = Gas(part["blockGasLimit"].integer(BLOCK_GAS_MIN, BLOCK_GAS_MAX))
+    if len(root.faults) > faults_before:
+        gas_limit = Gas(BLOCK_GAS_MAX)  # one with a fault bounds nothing
+    rules, tariff = _read_market(part["market"], gas_limit, operators[0] if operators else admin)
     genesis_hash = Hash(sha256(canonical_json(root.value)))
     parameters = ChainParameters(
         chain_id=part["chainId"].integer(1),
@@ -140,13 +152,13 @@ def _read(root: Field) -> Genesis:
         block_period_ms=Ms(part["blockPeriodMs"].integer(50, 60_000)),
         epoch_blocks=part["epochBlocks"].integer(10, 1_000_000),
         is_development=development,
-        block_gas_limit=Gas(part["blockGasLimit"].integer(BLOCK_GAS_MIN, BLOCK_GAS_MAX)),
+        block_gas_limit=gas_limit,
         minimum_gas_price_wei=part["minimumGasPriceWei"].wei(PRICE_MAX),
         fee_receiver=part["feeReceiver"].address() if part["feeReceiver"].value is not None else None,
         first_admin=admin,
+        market=rules,
     )
     config = _read_ctt(part["ctt"], admin) if part["ctt"].value is not None else None
-    operators = _read_addresses(part["operators"])
     return Genesis(
         hash=genesis_hash,
         parameters=parameters,
@@ -156,6 +168,7 @@ def _read(root: Field) -> Genesis:
         operators=operators,
         treasurers=_read_addresses(part["treasurers"]),
         config=config,
+        tariff=tariff,
         preload=read_preload(part["preload"], config, operators[0] if operators else admin),
     )
 
@@ -172,6 +185,42 @@ def _read_ctt(ctt: Field, admin: Address) -> CttConfig:
     elif supply * capability > UINT64_MAX:
         ctt.fault(f"maxSupply x capabilityWh is {supply * capability} Wh; limit {UINT64_MAX}")
     return CttConfig(name, symbol, admin, ZERO_ADDRESS, supply, capability, capability, price)
+
+
+def _read_market(
+    market: Field, block_gas_limit: Gas, operator: Address
+) -> tuple[MarketRules | None, MarketTariff | None]:
+    """`operator` gets the grid fee when the document names nobody. A clearing takes at most half a block."""
+    if market.value is None:
+        return None, None
+    part = market.members(
+        (),
+        {
+            "auctionBlocks": 2_700,
+            "ordersMax": 1_000,
+            "tokensMax": 2_000,
+            "floorWeiPerWh": 0,
+            "ceilingWeiPerWh": str(PRICE_MAX),
+            "gridFeeWeiPerWh": 0,
+            "gridOperator": None,
+        },
+    )
+    rules = MarketRules(
+        auction_blocks=part["auctionBlocks"].integer(1, 1_000_000),
+        orders_max=part["ordersMax"].integer(1, ORDERS_MAX),
+        tokens_max=part["tokensMax"].integer(1, TOKENS_MAX),
+    )
+    gas = clearing_gas_max(rules)
+    if gas > block_gas_limit // 2:
+        market.fault(
+            f"clearing ordersMax and tokensMax may take {gas} gas; limit {block_gas_limit // 2}, half a block"
+        )
+    floor, ceiling = part["floorWeiPerWh"].wei(PRICE_MAX), part["ceilingWeiPerWh"].wei(PRICE_MAX)
+    if floor > ceiling:
+        part["floorWeiPerWh"].fault(f"{floor} is above the ceiling of {ceiling} wei per Wh")
+    named = part["gridOperator"]
+    receiver = operator if named.value is None else named.address()
+    return rules, MarketTariff(floor, ceiling, part["gridFeeWeiPerWh"].wei(PRICE_MAX), receiver)
 
 
 def _read_addresses(addresses: Field) -> tuple[Address, ...]:
@@ -249,6 +298,8 @@ def genesis_records(genesis: Genesis) -> Iterator[tuple[bytes, Record]]:
         for address in members:
             yield Role.key(role, address), Role()
     yield EpochSet.key(0), EpochSet(genesis.validator_set.members)
+    if genesis.tariff is not None:
+        yield MarketTariff.key(), genesis.tariff
     if genesis.config is None:
         return
     yield CttConfig.key(), genesis.config

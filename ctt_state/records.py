@@ -21,6 +21,13 @@ may pass 64 bits as minimal big-endian bytes. The same record always has the sam
 | 0d | Proposal | number |
 | 0e | Offence | number |
 | 0f | Barred | consensus key |
+| 10 | MarketTariff | nothing: there is one |
+| 11 | MarketBook | nothing: there is one |
+| 12 | BookPage | page number |
+| 13 | Standing | address |
+| 14 | Order | order id |
+| 15 | Auction | auction number modulo 4,096 |
+| 16 | Mandate | owner, platform |
 | 18 | TreasuryTotals | nothing: there is one |
 | 19 | Booking | treasurer, reference |
 """
@@ -31,10 +38,12 @@ from typing import Final, NamedTuple, Protocol, Self, TypeVar
 
 import msgpack
 
-from ctt_state.units import ZERO_ADDRESS, Address, Height, Ms, TokenId, Watt, Wei, Wh
+from ctt_state.units import PRICE_MAX, ZERO_ADDRESS, Address, Height, Ms, TokenId, Watt, Wei, Wh
 from ctt_state.validators import Member, ValidatorSet
 
 PAGE_TOKENS: Final = 64
+PAGE_ORDERS: Final = 64
+AUCTIONS_KEPT: Final = 4_096  # results in the state: 42 days of the usual auctions
 
 # One packer for all: it calls no Python code, so no other thread can come in between.
 _pack: Final[Callable[[object], bytes]] = msgpack.Packer().pack
@@ -427,6 +436,164 @@ class Barred(NamedTuple):
         return cls(*_unpack(data))
 
 
+class MarketTariff(NamedTuple):
+    """What the operator's tariff makes of the market: prices in wei per Wh, and who gets the grid fee."""
+
+    floor_wei_per_wh: Wei = Wei(0)  # what the operator pays for energy fed in
+    ceiling_wei_per_wh: Wei = Wei(PRICE_MAX)  # what it asks for energy at retail
+    grid_fee_wei_per_wh: Wei = Wei(0)  # the buyer pays it on top of the price
+    grid_operator: Address = ZERO_ADDRESS
+
+    @staticmethod
+    def key() -> bytes:
+        return b"\x10"
+
+    def encode(self) -> bytes:
+        return _pack((*map(_wide, self[:3]), self.grid_operator))
+
+    @classmethod
+    def decode(cls, data: bytes) -> "MarketTariff":
+        *prices, grid_operator = _unpack(data)
+        floor, ceiling, fee = (Wei(_narrow(price)) for price in prices)
+        return cls(floor, ceiling, fee, grid_operator)
+
+
+class MarketBook(NamedTuple):
+    """How many orders there ever were and how many stand: these are in the slots from 0 on."""
+
+    last_order_id: int = 0
+    standing: int = 0
+
+    @staticmethod
+    def key() -> bytes:
+        return b"\x11"
+
+    def encode(self) -> bytes:
+        return _pack(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "MarketBook":
+        return cls(*_unpack(data))
+
+
+class BookPage(NamedTuple):
+    """The ids in 64 consecutive slots of the order book; only its last page is shorter."""
+
+    order_ids: tuple[int, ...]
+
+    @staticmethod
+    def key(page: int) -> bytes:
+        return b"\x12" + page.to_bytes(8, "big")
+
+    def encode(self) -> bytes:
+        return _pack(self.order_ids)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "BookPage":
+        return cls(_unpack(data, use_list=False))
+
+
+class Standing(NamedTuple):
+    """The ids of an account's standing orders, 0 for none. It exists while one of them does."""
+
+    bid: int = 0
+    ask: int = 0
+
+    @staticmethod
+    def key(owner: Address) -> bytes:
+        return b"\x13" + owner
+
+    def encode(self) -> bytes:
+        return _pack(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Standing":
+        return cls(*_unpack(data))
+
+
+class Order(NamedTuple):
+    """A standing intent to buy or sell. It is of the one who placed it for its owner: the owner, or a platform with
+    a mandate. `sources` and `partners` hold prices of their own, beside the general one, in the owner's order."""
+
+    owner: Address
+    is_bid: bool
+    energy_wh: Wh  # still to be traded
+    limit_wei_per_wh: Wei  # of a bid the most, of an ask the least
+    expiry_auction: int  # the last in which it counts
+    slot: int  # in the book
+    placer: Address
+    sources: tuple[tuple[int, Wei], ...] = ()  # a bid's maximum for energy of this source
+    partners: tuple[tuple[Address, Wei], ...] = ()  # a bid's maximum from, an ask's price for this account
+
+    @staticmethod
+    def key(order_id: int) -> bytes:
+        return b"\x14" + order_id.to_bytes(8, "big")
+
+    def encode(self) -> bytes:
+        wishes = [[(name, _wide(price)) for name, price in prices] for prices in self[7:]]
+        placer = self.placer if self.placer != self.owner else b""
+        return _pack(
+            (*self[:3], _wide(self.limit_wei_per_wh), self.expiry_auction, self.slot, placer, *wishes)
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Order":
+        owner, is_bid, energy, limit, expiry, slot, placer, *wishes = _unpack(data)
+        sources, partners = (
+            tuple([(name, Wei(_narrow(price))) for name, price in prices]) for prices in wishes
+        )
+        limit = Wei(_narrow(limit))
+        return cls(owner, is_bid, energy, limit, expiry, slot, placer or owner, sources, partners)
+
+
+class Auction(NamedTuple):
+    """What an auction came to. The price is that of the energy that was not nominated, 0 when there was none."""
+
+    number: int
+    height: Height  # of the block that cleared it
+    price_wei_per_wh: Wei
+    energy_wh: Wh  # traded, at that price and by nomination
+    bids: int  # orders that stood
+    asks: int
+
+    @staticmethod
+    def key(number: int) -> bytes:
+        return b"\x15" + (number % AUCTIONS_KEPT).to_bytes(8, "big")
+
+    def encode(self) -> bytes:
+        # The energy sums over all orders, each of which may reach 64 bits.
+        number, height, price, energy, *orders = self
+        return _pack((number, height, _wide(price), _wide(energy), *orders))
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Auction":
+        number, height, price, energy, *orders = _unpack(data)
+        return cls(number, height, Wei(_narrow(price)), Wh(_narrow(energy)), *orders)
+
+
+class Mandate(NamedTuple):
+    """What a platform may still do in the market for an owner. It exists until it is revoked."""
+
+    energy_wh: Wh  # bought and sold
+    spend_wei: Wei  # for energy bought, grid fee included
+    buy_limit_wei_per_wh: Wei  # no bid above
+    sell_limit_wei_per_wh: Wei  # no ask below
+    expiry_auction: int  # the last in which its orders count
+
+    @staticmethod
+    def key(owner: Address, platform: Address) -> bytes:
+        return b"\x16" + owner + platform
+
+    def encode(self) -> bytes:
+        return _pack((self.energy_wh, *map(_wide, self[1:4]), self.expiry_auction))
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Mandate":
+        energy, *amounts, expiry = _unpack(data)
+        spend, buy, sell = (Wei(_narrow(amount)) for amount in amounts)
+        return cls(energy, spend, buy, sell, expiry)
+
+
 class TreasuryTotals(NamedTuple):
     """What treasurers ever issued and redeemed, in wei."""
 
@@ -495,6 +662,13 @@ _KINDS: Final[dict[int, type[Record]]] = {
     0x0D: Proposal,
     0x0E: Offence,
     0x0F: Barred,
+    0x10: MarketTariff,
+    0x11: MarketBook,
+    0x12: BookPage,
+    0x13: Standing,
+    0x14: Order,
+    0x15: Auction,
+    0x16: Mandate,
     0x18: TreasuryTotals,
     0x19: Booking,
 }

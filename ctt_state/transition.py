@@ -3,6 +3,9 @@
 The order is fixed: checks that keep a transaction out of a block, then nonce and fee, then the body. A body that
 reverts leaves only the nonce, the fee and a failed receipt. A transaction to a module's address calls it; to any
 other it moves value. The flat 21,000 gas pay for the accounts of sender and recipient, and for crediting the fee.
+
+A block may begin with a system transaction: the clearing of the auction that the block before has ended. Nobody signs
+it, sends it or pays for it, but it is in the block like any other, with its receipt, and its gas counts.
 """
 
 from typing import NamedTuple
@@ -19,10 +22,12 @@ from ctt_state.errors import (
 )
 from ctt_state.modules import MODULES
 from ctt_state.modules.call import NO_ACCOUNT, Call, ChainParameters, credit, debit
-from ctt_state.records import Account
-from ctt_state.transaction import Signed, intrinsic_gas, intrinsic_gas_of
-from ctt_state.units import Address, Gas, Wei
-from ctt_state.view import Lookup, Overlay, StateView
+from ctt_state.modules.market import MARKET
+from ctt_state.modules.market.clearing import clearing_gas_max
+from ctt_state.records import Account, MarketBook
+from ctt_state.transaction import Signed, intrinsic_gas, intrinsic_gas_of, system_transaction
+from ctt_state.units import ZERO_ADDRESS, Address, Gas, Wei
+from ctt_state.view import Lookup, Overlay, StateView, find
 
 
 class CallResult(NamedTuple):
@@ -86,6 +91,33 @@ def apply_transaction(
         fee = Wei(result.gas_used * chain.minimum_gas_price_wei)
         credit(view, sender, Wei(deposit - fee))
         credit(view, chain.fee_receiver or block.proposer, fee)
+    overlay.absorb(view)
+    revert = result.revert
+    return Receipt(revert is None, result.gas_used, result.logs, revert.data if revert else b"")
+
+
+def due_transaction(lookup: Lookup, block: BlockContext, chain: ChainParameters) -> Signed | None:
+    """The system transaction that the block at this state must begin with; None when it begins with none.
+
+    An auction is over every `auction_blocks` blocks; with no order in the book there is nothing to clear.
+    """
+    rules = chain.market
+    if rules is None or block.height == 1 or (block.height - 1) % rules.auction_blocks:
+        return None
+    book = find(lookup, MarketBook, MarketBook.key())
+    if book is None or not book.standing:
+        return None
+    gas_limit = clearing_gas_max(rules)
+    data = MARKET.named("clear()").selector
+    transaction = system_transaction(chain.chain_id, block.height, gas_limit, MARKET.address, data)
+    return Signed(transaction, ZERO_ADDRESS)
+
+
+def apply_due(overlay: Overlay, due: Signed, block: BlockContext, chain: ChainParameters) -> Receipt:
+    """Applies the block's system transaction to its overlay and gives the receipt."""
+    transaction, sender = due
+    view = StateView(overlay.lookup, transaction.gas_limit)
+    result = _run(view, sender, transaction.to, transaction.value, transaction.data, block, chain)
     overlay.absorb(view)
     revert = result.revert
     return Receipt(revert is None, result.gas_used, result.logs, revert.data if revert else b"")

@@ -21,6 +21,7 @@ ZERO_HASH = Hash(bytes(32))
 
 UINT64_MAX = 2**64 - 1
 UINT256_MAX = 2**256 - 1
+PRICE_MAX = 2**128 - 1  # wei, and wei per Wh: energy x price stays far below 256 bits
 
 MS_PER_SECOND = 1_000
 MS_PER_HOUR = 3_600_000

@@ -33,8 +33,8 @@ from ctt_state.errors import InvalidBlock, InvalidTransaction, StatePruned
 from ctt_state.genesis import Genesis, genesis_block, genesis_records, load_genesis
 from ctt_state.modules.call import ChainParameters
 from ctt_state.records import EpochSet, Record, decode_record
-from ctt_state.transaction import Signed, Transaction, decode_transaction
-from ctt_state.transition import apply_transaction
+from ctt_state.transaction import SYSTEM, Signed, Transaction, decode_included
+from ctt_state.transition import apply_due, apply_transaction, due_transaction
 from ctt_state.tree import build, update
 from ctt_state.units import Address, Gas, Hash, Height, Ms
 from ctt_state.validators import ValidatorSet, boundary_of, epoch_of, fixing_height
@@ -164,6 +164,15 @@ class Ledger:
             raise AssertionError(f"a plan for block {context.height} in epoch {plan.epoch}")
         self._apply_evidence(applied, context.height)
         gas_left, bytes_left = self.chain.block_gas_limit, BLOCK_BYTES_MAX
+        due = due_transaction(applied.overlay.lookup, context, self.chain)
+        if due is not None:
+            receipt = apply_due(applied.overlay, due, context, self.chain)
+            applied.transactions.append(due)
+            applied.receipts.append(receipt)
+            gas_left, bytes_left = (
+                Gas(gas_left - receipt.gas_used),
+                bytes_left - len(due.transaction.raw),
+            )
         refused: set[Address] = set()  # their later nonces have to wait
         for signed in candidates:
             if signed.sender in refused:
@@ -301,10 +310,13 @@ class Ledger:
         )
         context = _context(applied)
         begin_block(applied.overlay, block.evidence, context.height, self.chain)
+        due = due_transaction(applied.overlay.lookup, context, self.chain)
+        _check_due(block, due)
         gas_used = 0
         for index, signed in enumerate(transactions):
+            apply = apply_due if due is not None and index == 0 else apply_transaction
             try:
-                receipt = apply_transaction(applied.overlay, signed, context, self.chain)
+                receipt = apply(applied.overlay, signed, context, self.chain)
             except InvalidTransaction as reason:
                 raise InvalidBlock(f"transaction {index} of block {header.height}: {reason}") from reason
             gas_used += receipt.gas_used
@@ -560,10 +572,21 @@ def decode_transactions(block: Block, chain: ChainParameters) -> list[Transactio
     transactions = []
     for index, raw in enumerate(block.transactions):
         try:
-            transactions.append(decode_transaction(raw, chain.chain_id))
+            transactions.append(decode_included(raw, chain.chain_id))
         except InvalidTransaction as reason:
             raise InvalidBlock(f"transaction {index} of block {block.header.height}: {reason}") from reason
     return transactions
+
+
+def _check_due(block: Block, due: Signed | None) -> None:
+    """The block's system transaction stands first, and nowhere else. Raises: InvalidBlock."""
+    systems = [raw for raw in block.transactions if raw[:1] == bytes((SYSTEM,))]
+    if systems != ([] if due is None else [due.transaction.raw]) or systems != list(
+        block.transactions[: len(systems)]
+    ):
+        raise InvalidBlock(
+            f"block {block.header.height} does not begin with the system transaction that is due"
+        )
 
 
 def _context(applied: Applied) -> BlockContext:

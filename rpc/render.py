@@ -17,9 +17,10 @@ from ctt_state.transaction import (
     ACCESS_LIST,
     DYNAMIC_FEE,
     LEGACY,
+    SYSTEM,
     Signed,
     Transaction,
-    decode_transaction,
+    decode_included,
     signature_v,
 )
 from ctt_state.units import MS_PER_SECOND, Height
@@ -110,7 +111,7 @@ class BlockView:
 
     def signed(self, index: int) -> Signed:
         raw = self.final.block.transactions[index]
-        return Signed(decode_transaction(raw, self.chain.chain_id), self.final.senders[index])
+        return Signed(decode_included(raw, self.chain.chain_id), self.final.senders[index])
 
     def hashes(self) -> RawJson:
         """The transactions' hashes, as a JSON array."""
@@ -142,22 +143,28 @@ class BlockView:
 
     def transaction(self, index: int) -> RawJson:
         place = f'{self._place},"transactionIndex":"{hex(index)}"'
-        return _transaction(self.signed(index), self.chain.minimum_gas_price_wei, place)
+        signed = self.signed(index)
+        return _transaction(signed, self._gas_price(signed), place)
 
     def receipt(self, index: int) -> RawJson:
         """The receipt; its members are exactly those of the execution APIs, whose schema is closed."""
         receipt = self.final.receipts[index]
-        transaction, sender = self.signed(index)
+        signed = self.signed(index)
+        transaction, sender = signed
         cumulative_gas, first_log = self._sums()
         transaction_hash, place = transaction.hash.hex(), f'"transactionIndex":"{hex(index)}"'
         return RawJson(
             f'{{"transactionHash":"0x{transaction_hash}",{place},"blockHash":"{self.hash}",'
             f'"blockNumber":"{self.number}","from":"0x{sender.hex()}","to":"0x{transaction.to.hex()}",'
             f'"cumulativeGasUsed":"{hex(cumulative_gas[index])}","gasUsed":"{hex(receipt.gas_used)}",'
-            f'"effectiveGasPrice":"{hex(self.chain.minimum_gas_price_wei)}","contractAddress":null,'
+            f'"effectiveGasPrice":"{hex(self._gas_price(signed))}","contractAddress":null,'
             f'"logs":{array(self._logs(index, first_log[index]))},"logsBloom":"{_bloom_hex(bloom_of(receipt.logs))}",'
             f'"status":"{"0x1" if receipt.succeeded else "0x0"}","type":"{hex(transaction.type)}"}}'
         )
+
+    def _gas_price(self, signed: Signed) -> int:
+        """What a unit of its gas cost."""
+        return 0 if signed.transaction.type == SYSTEM else self.chain.minimum_gas_price_wei
 
     def _logs(self, index: int, first: int) -> list[str]:
         return [self.log(index, log, first + at) for at, log in enumerate(self.final.receipts[index].logs)]

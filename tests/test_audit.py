@@ -9,22 +9,29 @@ from ctt_state.audit import audit
 from ctt_state.records import (
     PAGE_TOKENS,
     Account,
+    Auction,
     Barred,
+    BookPage,
     CttConfig,
     CttSupply,
     EpochSet,
     Governance,
+    MarketBook,
+    MarketTariff,
     Meter,
     Offence,
+    Order,
     Outcome,
     Proposal,
     Prosumer,
     Record,
     ShelfPage,
+    Standing,
     Token,
 )
 from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, Address, TokenId, Wei
 from tests.authority_world import Consortium, member, node_key, set_of
+from tests.market_world import MarketWorld
 from tests.world import ADMIN, ALICE, BOB, CAROL, WEALTH_WEI, World, address, check_invariants
 
 Plant = Callable[[World], None]
@@ -389,3 +396,75 @@ def test_all_faults_are_told_at_once() -> None:
     change(Account.key(ALICE), balance=Wei(0))(world)
 
     assert len(faults_of(world)) == 2
+
+
+def make_market() -> MarketWorld:
+    """Alice's bid 1 and ask 2, and Bob's ask 3 stand; auction 1 is over."""
+    world = MarketWorld()
+    world.settle_in(ALICE, 2, 5_000)
+    world.settle_in(BOB, 1, 5_000)
+    world.bid(ALICE, 100, 9)
+    world.ask(ALICE, 100, 10)
+    world.ask(BOB, 100, 10)
+    world.clear()
+    return world
+
+
+BOOK_DISAGREES = "the order book: pages, orders and the count 3 do not agree"
+NOT_THOSE = "3 orders stand, which are not those of 2 accounts"
+
+MARKET_FAULTS: list[tuple[str, Plant, list[str]]] = [
+    (
+        "a floor above the ceiling",
+        put(MarketTariff.key(), MarketTariff(Wei(6), Wei(5))),
+        ["the floor of 6 wei per Wh is above the ceiling"],
+    ),
+    ("a page of orders lost", put(BookPage.key(0), None), [BOOK_DISAGREES]),
+    ("a page of orders too many", put(BookPage.key(1), BookPage((3,))), [BOOK_DISAGREES]),
+    ("orders changed round", put(BookPage.key(0), BookPage((2, 1, 3))), [BOOK_DISAGREES]),
+    ("two orders in a slot", change(Order.key(3), slot=1), [BOOK_DISAGREES]),
+    (
+        "an order that is not counted",
+        change(MarketBook.key(), standing=2),
+        ["the order book: pages, orders and the count 2 do not agree"],
+    ),
+    (
+        "an order of another",
+        change(Order.key(3), owner=CAROL),
+        [NOT_THOSE, f"order 3 was placed by {hex_of(BOB)}, which has no mandate"],
+    ),
+    ("a second ask", change(Order.key(1), is_bid=False, limit_wei_per_wh=Wei(11)), [NOT_THOSE]),
+    ("an account that forgot its ask", change(Standing.key(ALICE), ask=0), [NOT_THOSE]),
+    (
+        "an account without orders",
+        put(Standing.key(CAROL), Standing()),
+        ["3 orders stand, which are not those of 3 accounts"],
+    ),
+    ("an order for nothing", change(Order.key(3), energy_wh=0), ["order 3 of 0 Wh cannot stand"]),
+    ("an order never placed", change(MarketBook.key(), last_order_id=2), ["order 3 of 100 Wh cannot stand"]),
+    (
+        "a bid at one's own ask",
+        change(Order.key(1), limit_wei_per_wh=Wei(10)),
+        ["order 1 crosses its owner's ask"],
+    ),
+    (
+        "an auction in another's place",
+        change(Auction.key(1), number=2),
+        ["auction 2 is kept in another's place"],
+    ),
+]
+
+
+def test_a_sound_market_has_no_fault() -> None:
+    make_market().check()
+
+
+@pytest.mark.parametrize(
+    ("plant", "told"), [fault[1:] for fault in MARKET_FAULTS], ids=[fault[0] for fault in MARKET_FAULTS]
+)
+def test_a_planted_fault_of_the_market_is_told(plant: Plant, told: list[str]) -> None:
+    world = make_market()
+
+    plant(world)
+
+    assert faults_of(world) == told

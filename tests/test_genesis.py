@@ -216,7 +216,7 @@ def test_an_operator_may_hold_as_many_seats_as_may_fail(count: int, seats: int) 
 KEY: Final = validator(0)["consensusKey"]
 MEMBERS: Final = (
     "accounts, admin, blockGasLimit, blockPeriodMs, chainId, ctt, development, epochBlocks, feeReceiver, "
-    "minimumGasPriceWei, name, operators, preload, timestampMs, treasurers, validators"
+    "market, minimumGasPriceWei, name, operators, preload, timestampMs, treasurers, validators"
 )
 NO_WEI: Final = "is not an amount of wei: its digits in a string, or up to 2**53 a whole number"
 NO_ADDRESS: Final = "expected 20 bytes as 0x and 40 digits, got"
@@ -420,7 +420,7 @@ def test_what_is_no_document_has_one_fault(text: bytes, fault: str) -> None:
 def test_the_hash_of_the_shipped_document_is_known() -> None:
     """It changes only when genesis.json does: then every network made from it is another one."""
     assert load_genesis(SHIPPED.read_bytes()).hash.hex() == (
-        "4300968bba3379f6db6db73199a93a155e3bc0af92dc40c72914ef0edfca0306"
+        "28199620c8c2f6a5c462a55de3f2c717fb07cc6b9775be7d5c28f7152e3b78c3"
     )
 
 
@@ -724,6 +724,7 @@ def test_the_page_names_every_member() -> None:
     document["accounts"][ALICE]["x"] = 0
     entries = {"meters": [{"x": 0}], "prosumers": [{"x": 0}], "tokens": [{"x": 0}], "generate": {"x": 0}}
     document["preload"] = {"x": 0} | entries
+    document["market"] = {"x": 0}
     page = (SHIPPED.parent / "docs" / "GENESIS.md").read_text()
 
     known = [
@@ -732,7 +733,7 @@ def test_the_page_names_every_member() -> None:
         if path.endswith(".x")
     ]
 
-    assert len(known) == 9
+    assert len(known) == 10
     for member in ", ".join(known).split(", "):
         assert f"`{member}`" in page or f'"{member}"' in page
 

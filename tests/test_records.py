@@ -10,21 +10,29 @@ from hypothesis import strategies as st
 
 from ctt_state.crypto import sha256
 from ctt_state.records import (
+    AUCTIONS_KEPT,
+    PAGE_ORDERS,
     PAGE_TOKENS,
     ROLE_OPERATOR,
     ROLE_TREASURER,
     Account,
     Approval,
+    Auction,
     Barred,
     Booking,
     BookingKind,
+    BookPage,
     Change,
     CttConfig,
     CttSupply,
     EpochSet,
     Governance,
+    Mandate,
+    MarketBook,
+    MarketTariff,
     Meter,
     Offence,
+    Order,
     Outcome,
     Proposal,
     Prosumer,
@@ -32,6 +40,7 @@ from ctt_state.records import (
     Record,
     Role,
     ShelfPage,
+    Standing,
     Token,
     TreasuryTotals,
     decode_record,
@@ -108,6 +117,24 @@ records: Final[Mapping[bytes, st.SearchStrategy[Record]]] = {
     Booking.key(ALICE, bytes(32)): st.builds(
         Booking, st.sampled_from(BookingKind), addresses, prices, heights
     ),
+    MarketTariff.key(): st.builds(MarketTariff, prices, prices, prices, addresses),
+    MarketBook.key(): st.builds(MarketBook, uint64, uint64),
+    BookPage.key(0): st.builds(BookPage, st.lists(uint64, min_size=1, max_size=PAGE_ORDERS).map(tuple)),
+    Standing.key(ALICE): st.builds(Standing, uint64, uint64),
+    Order.key(1): st.builds(
+        Order,
+        addresses,
+        st.booleans(),
+        energies,
+        prices,
+        uint64,
+        uint64,
+        addresses,
+        st.lists(st.tuples(st.integers(0, 5), prices), max_size=3).map(tuple),
+        st.lists(st.tuples(addresses, prices), max_size=3).map(tuple),
+    ),
+    Auction.key(1): st.builds(Auction, uint64, heights, prices, wide.map(Wh), uint64, uint64),
+    Mandate.key(ALICE, BOB): st.builds(Mandate, energies, prices, prices, prices, uint64),
 }
 keyed = st.sampled_from(sorted(records)).flatmap(lambda key: st.tuples(st.just(key), records[key]))
 
@@ -134,7 +161,7 @@ def test_bytes_are_the_msgpack_array_of_the_fields(keyed: tuple[bytes, Record]) 
 
     assert msgpack.packb(items) == data
     fields = getattr(record, "_fields", ())
-    if isinstance(record, ShelfPage | EpochSet):
+    if isinstance(record, ShelfPage | EpochSet | BookPage):
         (fields,) = record  # the one field is the array
     assert len(items) == len(fields)
     assert not any(item[:1] == b"\0" and len(item) != 20 for item in items if isinstance(item, bytes))
@@ -163,7 +190,10 @@ def test_all_time_energy_may_pass_64_bits(number: int) -> None:
 
 
 def test_nobody_is_written_as_nothing() -> None:
-    """A token without approval and a prosumer without a meter take a byte for it, not 21."""
+    """A token without approval, a prosumer without a meter and an order that its owner placed take a byte for it, not
+    21."""
+    order = Order(ALICE, True, Wh(1), Wei(1), 1, 0, ALICE)
+    assert len(order.encode()) == len(order._replace(placer=BOB).encode()) - 20
     assert len(Token(ALICE, 0).encode()) == len(Token(ALICE, 0, approved=BOB).encode()) - 20
     assert len(Prosumer().encode()) == len(Prosumer(meter=BOB).encode()) - 20
 
@@ -188,6 +218,11 @@ KEYS = [
     Barred.key(b"\x03" + bytes(32)),
     Booking.key(BOB, bytes(32)),
     Booking.key(ALICE, bytes(31) + b"\x01"),
+    BookPage.key(1),
+    Standing.key(BOB),
+    Order.key(2),
+    Auction.key(AUCTIONS_KEPT - 1),
+    Mandate.key(BOB, ALICE),
 ]
 
 
@@ -206,6 +241,8 @@ def test_keys_say_the_kind_then_the_name() -> None:
     assert ShelfPage.key(ALICE, 3) == b"\x06" + ALICE + bytes(7) + b"\x03"
     assert Reading.key(ALICE, BOB) == b"\x09" + ALICE + BOB
     assert Role.key(ROLE_TREASURER, BOB) == b"\x0a\x02" + BOB
+    assert Auction.key(AUCTIONS_KEPT + 258) == Auction.key(258) == b"\x15" + bytes(6) + b"\x01\x02"
+    assert Mandate.key(ALICE, BOB) == b"\x16" + ALICE + BOB
     assert EpochSet.key(258) == b"\x0b" + bytes(6) + b"\x01\x02"
     assert Proposal.key(3) == b"\x0d" + bytes(7) + b"\x03"
     assert Barred.key(KEY) == b"\x0f" + KEY

@@ -13,6 +13,15 @@ NO_ACCOUNT: Final = Account()
 
 
 @dataclass(frozen=True, slots=True)
+class MarketRules:
+    """How the energy market runs."""
+
+    auction_blocks: int  # from one clearing to the next
+    orders_max: int  # that stand at once
+    tokens_max: int  # that one clearing may charge or drain, shared out evenly among the orders
+
+
+@dataclass(frozen=True, slots=True)
 class ChainParameters:
     """What genesis fixes for every block."""
 
@@ -25,6 +34,7 @@ class ChainParameters:
     minimum_gas_price_wei: Wei
     fee_receiver: Address | None  # None: the block's proposer
     first_admin: Address  # who may create the CTT when genesis has not
+    market: MarketRules | None = None  # None: nobody can trade energy
 
 
 class Call:

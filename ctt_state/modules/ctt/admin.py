@@ -8,7 +8,6 @@ from typing import Final
 from ctt_state.modules.call import Call
 from ctt_state.modules.ctt.module import (
     CTT,
-    PRICE_MAX,
     AdminUpdated,
     AlreadyCreated,
     BatchMetadataUpdate,
@@ -27,7 +26,7 @@ from ctt_state.modules.ctt.module import (
     supply_of,
 )
 from ctt_state.records import ROLE_OPERATOR, CttConfig, Role
-from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, Address, Wei, Wh
+from ctt_state.units import PRICE_MAX, UINT64_MAX, ZERO_ADDRESS, Address, Wei, Wh
 
 NAME_BYTES_MAX: Final = 64  # of a name or symbol in UTF-8
 

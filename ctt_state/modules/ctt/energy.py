@@ -151,10 +151,8 @@ def energy_of(call: Call, owner: Address) -> tuple[int, int]:
     After the capability was lowered, a partly charged token may hold more than it; until a refill comes to it, its
     excess lowers `spare`, never below zero.
     """
-    capability = config_of(call).capability_wh
-    shelf = refresh(call.get(Prosumer, Prosumer.key(owner)) or Prosumer(), capability)
-    spare = (shelf.partial + shelf.empty) * capability - shelf.partial_wh
-    return shelf.full_wh + shelf.partial_wh, max(spare, 0)
+    shelf = refresh(call.get(Prosumer, Prosumer.key(owner)) or Prosumer(), config_of(call).capability_wh)
+    return shelf.full_wh + shelf.partial_wh, _spare_wh(shelf)
 
 
 @CTT.function(
@@ -204,7 +202,7 @@ def _count_reading(call: Call, prosumer: Address, max_power_w: Watt, amount: Wh,
 
 
 def _produce(call: Call, prosumer: Address, owner: Prosumer, amount: Wh) -> Wh:
-    shelf = _charge(call, prosumer, refresh(owner, config_of(call).capability_wh), amount)
+    shelf = charge(call, prosumer, refresh(owner, config_of(call).capability_wh), amount)
     stored = shelf.moved_wh
     call.put(
         Prosumer.key(prosumer),
@@ -220,7 +218,7 @@ def _produce(call: Call, prosumer: Address, owner: Prosumer, amount: Wh) -> Wh:
 
 
 def _consume(call: Call, prosumer: Address, owner: Prosumer, amount: Wh) -> Wh:
-    shelf = _drain(call, prosumer, refresh(owner, config_of(call).capability_wh), amount)
+    shelf = drain(call, prosumer, refresh(owner, config_of(call).capability_wh), amount)
     covered = shelf.moved_wh
     call.put(
         Prosumer.key(prosumer),
@@ -235,7 +233,7 @@ def _consume(call: Call, prosumer: Address, owner: Prosumer, amount: Wh) -> Wh:
     return covered
 
 
-def _charge(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
+def charge(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
     """Fills the token behind the full ones until the amount or the room is used up. Moves borders, not tokens."""
     full, partial, empty = owner.full, owner.partial, owner.empty
     full_wh, partial_wh, capability = int(owner.full_wh), int(owner.partial_wh), owner.capability_wh
@@ -264,7 +262,7 @@ def _charge(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
     return Shelf(changed, Wh(amount - left))
 
 
-def _drain(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
+def drain(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
     """Empties the token before the empty ones until the amount or the energy is used up. Moves borders, not tokens."""
     full, partial, empty = owner.full, owner.partial, owner.empty
     full_wh, partial_wh = int(owner.full_wh), int(owner.partial_wh)
@@ -290,6 +288,39 @@ def _drain(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
         full=full, partial=partial, empty=empty, full_wh=Wh(full_wh), partial_wh=Wh(partial_wh)
     )
     return Shelf(changed, Wh(amount - left))
+
+
+def drainable(call: Call, address: Address, owner: Prosumer, amount: Wh, tokens_max: int) -> Wh:
+    """How much of the amount `drain` takes from at most so many tokens; `owner` is refreshed. An owner of no more
+    tokens than that costs no read."""
+    charged = owner.full + owner.partial
+    if charged <= tokens_max:
+        return Wh(min(amount, owner.full_wh + owner.partial_wh))
+    found = 0
+    for slot in range(charged - 1, charged - 1 - tokens_max, -1):
+        if found >= amount:
+            break
+        found += _token(call, Token.key(token_at(call, address, slot))).energy_wh
+    return Wh(min(amount, found))
+
+
+def chargeable(call: Call, address: Address, owner: Prosumer, amount: Wh, tokens_max: int) -> Wh:
+    """How much of the amount `charge` stores in at most so many tokens, never too much (see `energyOf`); `owner` is
+    refreshed. An owner of no more tokens than that costs no read."""
+    if owner.partial + owner.empty <= tokens_max:
+        return Wh(min(amount, _spare_wh(owner)))
+    found, border = 0, owner.full + owner.partial
+    for slot in range(owner.full, owner.full + tokens_max):
+        if found >= amount:
+            break
+        is_partial = slot < border
+        energy = _token(call, Token.key(token_at(call, address, slot))).energy_wh if is_partial else Wh(0)
+        found += max(owner.capability_wh - energy, 0)
+    return Wh(min(amount, found))
+
+
+def _spare_wh(owner: Prosumer) -> int:
+    return max((owner.partial + owner.empty) * owner.capability_wh - owner.partial_wh, 0)
 
 
 def _token(call: Call, key: bytes) -> Token:

@@ -12,8 +12,6 @@ CTT: Final = Module("CTT", Address(bytes.fromhex("000000000000000000000000000000
 # Where native modules answer: CTT, Market, Treasury, Authority. No other address holds code.
 MODULE_ADDRESSES: Final = frozenset(Address(bytes(18) + bytes((0xC7, number))) for number in range(4))
 
-PRICE_MAX: Final = 2**128 - 1  # wei, and wei per Wh: energy x price stays far below 256 bits
-
 # ERC-721, ERC-4906
 Transfer = CTT.event("Transfer(address indexed from,address indexed to,uint256 indexed tokenId)")
 ApprovalSet = CTT.event("Approval(address indexed owner,address indexed approved,uint256 indexed tokenId)")

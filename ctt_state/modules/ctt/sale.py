@@ -9,7 +9,6 @@ from ctt_state.modules.call import Call
 from ctt_state.modules.ctt.erc721 import check_authorised, move_token
 from ctt_state.modules.ctt.module import (
     CTT,
-    PRICE_MAX,
     AlreadyOwner,
     EnergyBelowMinimum,
     ERC721InvalidReceiver,
@@ -28,7 +27,7 @@ from ctt_state.modules.ctt.module import (
 )
 from ctt_state.modules.ctt.shelf import add, refresh, remove
 from ctt_state.records import CttSupply, Prosumer, Token
-from ctt_state.units import ZERO_ADDRESS, Address, TokenId, Wei, Wh
+from ctt_state.units import PRICE_MAX, ZERO_ADDRESS, Address, TokenId, Wei, Wh
 
 NO_ENERGY: Final = Wh(0)
 

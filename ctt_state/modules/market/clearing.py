@@ -1,0 +1,296 @@
+"""The clearing: what stands in the book is capped by what its owner can deliver now, matched and settled.
+
+The block after an auction's last one begins with it, in a transaction that nobody signed (docs/PROTOCOL.md, M-4). It
+takes three steps: every order is given its weight; asks are matched with the partners they name, each at its own price,
+then all that is left at one price (`auction`); energy moves from token to token and money from account to account. No
+account is on both sides: its bid lies below its ask. So what each can deliver is known before anything moves.
+"""
+
+from typing import Final, NamedTuple
+
+from ctt_state.modules.call import NO_ACCOUNT, Call, MarketRules
+from ctt_state.modules.ctt.energy import TOKENS_PER_READING_MAX, charge, chargeable, drain, drainable
+from ctt_state.modules.ctt.module import CTT, config_of, prosumer_of
+from ctt_state.modules.ctt.shelf import refresh
+from ctt_state.modules.market import auction
+from ctt_state.modules.market.auction import NEVER, Ask, Bid
+from ctt_state.modules.market.book import orders_in, take_out
+from ctt_state.modules.market.module import (
+    MARKET,
+    AuctionCleared,
+    NotTheChain,
+    OrderExpired,
+    Traded,
+    auction_at,
+    book_of,
+    order_of,
+    rules_of,
+    tariff_of,
+)
+from ctt_state.modules.market.orders import end
+from ctt_state.records import (
+    PAGE_ORDERS,
+    PAGE_TOKENS,
+    Account,
+    Auction,
+    Mandate,
+    MarketTariff,
+    Meter,
+    Order,
+    Prosumer,
+)
+from ctt_state.units import ZERO_ADDRESS, Address, Gas, Wei, Wh
+from ctt_state.view import GAS_PER_RECORD_READ, GAS_PER_RECORD_WRITTEN
+
+# What a clearing touches for an order: the order, the owner's account, shelf, standing orders and mandate are read and
+# written, its meter and two pages of its shelf are read. Tokens are counted apart.
+READ_PER_ORDER: Final = 8
+WRITTEN_PER_ORDER: Final = 5
+OTHER_RECORDS: Final = 16  # tariff, CTT, book, result, grid operator; and the flat gas of a transaction
+
+
+class Side(NamedTuple):
+    """A standing order at the clearing, with what of it counts."""
+
+    order_id: int
+    order: Order
+    source: int  # of the owner's energy, 0 for none that is certified
+    weight_wh: Wh
+
+
+class Deal(NamedTuple):
+    """Energy that a buyer gets from a seller, by their places among the bids and the asks."""
+
+    bid: int
+    ask: int
+    energy_wh: Wh
+    price_wei_per_wh: Wei
+
+
+def clearing_gas_max(rules: MarketRules) -> Gas:
+    """What no clearing can pass, with the book full and every token of its share changed."""
+    tokens = max(rules.tokens_max, rules.orders_max)
+    pages = -(-rules.orders_max // PAGE_ORDERS)
+    others = tokens + pages + OTHER_RECORDS
+    read = rules.orders_max * READ_PER_ORDER + tokens // PAGE_TOKENS + others
+    written = rules.orders_max * WRITTEN_PER_ORDER + others
+    return Gas(read * GAS_PER_RECORD_READ + written * GAS_PER_RECORD_WRITTEN)
+
+
+@MARKET.function("clear() returns (uint256 price,uint256 energy)")
+def clear(call: Call) -> tuple[int, int]:
+    """Clears the auction that ended with the block before. Only the chain itself does; by `eth_call` anyone sees what
+    it would come to.
+
+    Raises: NoMarket, NotTheChain, NotCreated of the CTT, in that order.
+    """
+    rules = rules_of(call)
+    if call.sender != ZERO_ADDRESS:
+        raise NotTheChain(call.sender)
+    number = auction_at(call.block.height - 1, rules.auction_blocks)
+    tariff = tariff_of(call)
+    bids, asks = _sides(call, rules, tariff)
+    deals = _nominated(bids, asks)
+    price, pooled = _auctioned(bids, asks, deals, tariff)
+    deals += pooled
+    _settle(call, bids, asks, deals, tariff)
+    _close(call, number, (*bids, *asks))
+
+    energy = sum(deal.energy_wh for deal in deals)
+    result = Auction(number, call.block.height, Wei(price), Wh(energy), len(bids), len(asks))
+    call.put(Auction.key(number), result)
+    call.emit(AuctionCleared(number, price, energy, len(bids), len(asks)))
+    return price, energy
+
+
+# --- what counts ---
+
+
+def _sides(call: Call, rules: MarketRules, tariff: MarketTariff) -> tuple[list[Side], list[Side]]:
+    """Bids and asks in time order. Orders of accounts that own no token any more end here."""
+    standing = book_of(call).standing
+    tokens_max = min(max(rules.tokens_max // max(standing, 1), 1), TOKENS_PER_READING_MAX)
+    capability = config_of(call).capability_wh
+    bids: list[Side] = []
+    asks: list[Side] = []
+    for order_id, order in sorted(orders_in(call, 0, standing), key=lambda each: each[0]):
+        owner = refresh(prosumer_of(call, order.owner), capability)
+        if not owner.tokens:
+            end(call, order_id, order)
+        elif order.is_bid:
+            weight = chargeable(call, order.owner, owner, _payable(call, order, tariff), tokens_max)
+            bids.append(Side(order_id, order, 0, weight))
+        else:
+            weight = drainable(call, order.owner, owner, _allowed(call, order), tokens_max)
+            asks.append(Side(order_id, order, _source(call, owner), weight))
+    return bids, asks
+
+
+def _allowed(call: Call, order: Order) -> Wh:
+    """What of the order's energy its mandate lets through."""
+    mandate = _mandate(call, order)
+    return Wh(min(order.energy_wh, mandate.energy_wh)) if mandate else order.energy_wh
+
+
+def _payable(call: Call, order: Order, tariff: MarketTariff) -> Wh:
+    """The same for a bid, as far as its owner could pay for it at the highest price that it may come to."""
+    energy = _allowed(call, order)
+    general = [order.limit_wei_per_wh, *[price for _, price in order.sources]]
+    dearest = max([min(max(general), tariff.ceiling_wei_per_wh), *[price for _, price in order.partners]])
+    cost = dearest + tariff.grid_fee_wei_per_wh
+    if not cost:
+        return energy
+    account, mandate = call.get(Account, Account.key(order.owner)) or NO_ACCOUNT, _mandate(call, order)
+    money = min(account.balance, mandate.spend_wei) if mandate else account.balance
+    return Wh(min(energy, money // cost))
+
+
+def _mandate(call: Call, order: Order) -> Mandate | None:
+    """Under which the order was placed; None for an owner's own."""
+    if order.placer == order.owner:
+        return None
+    found = call.get(Mandate, Mandate.key(order.owner, order.placer))
+    if found is None:
+        raise AssertionError(f"an order of 0x{order.owner.hex()} has no mandate")
+    return found
+
+
+def _source(call: Call, owner: Prosumer) -> int:
+    """What the seller's certified meter says that its energy comes from. The only place that knows."""
+    meter = call.get(Meter, Meter.key(owner.meter)) if owner.confirmed else None
+    return meter.source if meter and meter.certified else 0
+
+
+# --- who trades with whom ---
+
+
+def _nominated(bids: list[Side], asks: list[Side]) -> list[Deal]:
+    """Each ask in turn serves the partners that it names, in its order, at the price that it names for each, if they
+    have a bid that goes so high for this seller. A price of 0 makes it a gift."""
+    places = {side.order.owner: place for place, side in enumerate(bids)}
+    wanted = [side.weight_wh for side in bids]
+    deals: list[Deal] = []
+    for place, seller in enumerate(asks):
+        left = seller.weight_wh
+        for partner, price in seller.order.partners:
+            at = places.get(partner)
+            if at is None or _limit_for(bids[at].order, seller) < price:
+                continue
+            energy = Wh(min(left, wanted[at]))
+            if energy:
+                deals.append(Deal(at, place, energy, price))
+                wanted[at], left = Wh(wanted[at] - energy), Wh(left - energy)
+    return deals
+
+
+def _limit_for(order: Order, seller: Side) -> Wei:
+    """The bid's maximum for energy of this seller: by partner, else by source, else in general."""
+    by_source = dict(order.sources).get(seller.source, order.limit_wei_per_wh)
+    return dict(order.partners).get(seller.order.owner, by_source)
+
+
+def _auctioned(
+    bids: list[Side], asks: list[Side], deals: list[Deal], tariff: MarketTariff
+) -> tuple[int, list[Deal]]:
+    """The one price, between floor and ceiling, and the deals at it, of what is not nominated."""
+    wanted, offered = [side.weight_wh for side in bids], [side.weight_wh for side in asks]
+    for deal in deals:
+        wanted[deal.bid] = Wh(wanted[deal.bid] - deal.energy_wh)
+        offered[deal.ask] = Wh(offered[deal.ask] - deal.energy_wh)
+    floor, ceiling = tariff.floor_wei_per_wh, tariff.ceiling_wei_per_wh
+    named = sorted({source for side in bids for source, _ in side.order.sources})
+    group_of = {source: group for group, source in enumerate(named, 1)}
+    buyers = [place for place, energy in enumerate(wanted) if energy]
+    sellers = [
+        place
+        for place, energy in enumerate(offered)
+        if energy and asks[place].order.limit_wei_per_wh <= ceiling
+    ]
+    result = auction.clear(
+        [Bid(wanted[place], _limits(bids[place].order, named, tariff)) for place in buyers],
+        [
+            Ask(
+                offered[place],
+                max(asks[place].order.limit_wei_per_wh, floor),
+                group_of.get(asks[place].source, 0),
+            )
+            for place in sellers
+        ],
+        len(named) + 1,
+    )
+    price = Wei(result.price)
+    return price, [Deal(buyers[bid], sellers[ask], Wh(energy), price) for bid, ask, energy in result.trades]
+
+
+def _limits(order: Order, named: list[int], tariff: MarketTariff) -> tuple[int, ...]:
+    """The bid's maximum for the sources that nobody names and for each that somebody does. Beyond the tariff's prices
+    nobody trades: what is above the ceiling counts as the ceiling, below the floor there is nothing."""
+    own = dict(order.sources)
+    limits = [order.limit_wei_per_wh, *[own.get(source, order.limit_wei_per_wh) for source in named]]
+    floor, ceiling = tariff.floor_wei_per_wh, tariff.ceiling_wei_per_wh
+    return tuple([min(limit, ceiling) if limit >= floor else NEVER for limit in limits])
+
+
+# --- what moves ---
+
+
+def _settle(call: Call, bids: list[Side], asks: list[Side], deals: list[Deal], tariff: MarketTariff) -> None:
+    """Each order's deals are settled as one, sellers first; the grid fee comes on top of the price."""
+    fee = tariff.grid_fee_wei_per_wh
+    given, earned = [0] * len(asks), [0] * len(asks)
+    taken, paid = [0] * len(bids), [0] * len(bids)
+    for bid, ask, energy, price in deals:
+        given[ask] += energy
+        earned[ask] += energy * price
+        taken[bid] += energy
+        paid[bid] += energy * (price + fee)
+    for place, side in enumerate(asks):
+        if given[place]:
+            _serve(call, side, Wh(given[place]), earned[place])
+    for place, side in enumerate(bids):
+        if taken[place]:
+            _serve(call, side, Wh(taken[place]), -paid[place])
+    _pay(call, tariff.grid_operator, sum(taken) * fee)
+    for bid, ask, energy, price in deals:
+        call.emit(Traded(bids[bid].order.owner, asks[ask].order.owner, energy, price))
+
+
+def _serve(call: Call, side: Side, energy: Wh, wei: int) -> None:
+    """Moves what the order has got, and keeps what is left of it and of its mandate."""
+    order = side.order
+    shelves = Call(
+        call.view, call.to, CTT.address, Wei(0), call.block, call.chain
+    )  # for the events of tokens
+    owner = refresh(prosumer_of(call, order.owner), config_of(call).capability_wh)
+    shelf = (charge if order.is_bid else drain)(shelves, order.owner, owner, energy)
+    if shelf.moved_wh != energy:
+        raise AssertionError(f"0x{order.owner.hex()} moved {shelf.moved_wh} Wh of {energy} Wh")
+    call.put(Prosumer.key(order.owner), shelf.owner)
+    _pay(call, order.owner, wei)
+    left = order_of(call, side.order_id)
+    call.put(Order.key(side.order_id), left._replace(energy_wh=Wh(left.energy_wh - energy)))
+    mandate = _mandate(call, order)
+    if mandate:
+        spent = -wei if order.is_bid else 0
+        after = mandate._replace(
+            energy_wh=Wh(mandate.energy_wh - energy), spend_wei=Wei(mandate.spend_wei - spent)
+        )
+        call.put(Mandate.key(order.owner, order.placer), after)
+
+
+def _pay(call: Call, to: Address, wei: int) -> None:
+    if wei:
+        key = Account.key(to)
+        account = call.get(Account, key) or NO_ACCOUNT
+        call.put(key, account._replace(balance=Wei(account.balance + wei)))
+
+
+def _close(call: Call, number: int, sides: tuple[Side, ...]) -> None:
+    """Takes out of the book what is served whole, and what ends with this auction."""
+    for side in sides:
+        order = order_of(call, side.order_id)
+        if order.energy_wh and order.expiry_auction > number:
+            continue
+        take_out(call, side.order_id, order)
+        if order.energy_wh:
+            call.emit(OrderExpired(side.order_id, order.owner, order.energy_wh))
