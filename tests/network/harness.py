@@ -37,6 +37,7 @@ STOP_SECONDS_MAX: Final = 30.0
 WATCH_SECONDS: Final = 0.2
 POLL_SECONDS: Final = 0.05
 TLS: Final = "tls"
+KEYLOG: Final = Path(__file__).parent / "keylog"
 COMMAND: Final = ("-m", "node.cli.main")
 FLAGS: Final = ("--account-slots", "1024", "--rpc-connections-per-address", "256")
 
@@ -101,12 +102,16 @@ class Harness:
     Methods that take nodes take all of them when none is named.
     """
 
-    def __init__(self, directory: Path, wiring: Wiring, *, validators: int) -> None:
+    def __init__(
+        self, directory: Path, wiring: Wiring, *, validators: int, tls_keys: Path | None = None
+    ) -> None:
+        """`tls_keys`: a file to which all nodes write the keys of their sessions."""
         self.wiring = wiring
         self.validators = validators
         self.chronicle = Chronicle()
         self.nodes: list[Node] = []
         self._directory = directory
+        self._tls_keys = tls_keys
         self._document = development_genesis(GENESIS.read_bytes(), validators=validators, p2p_port=P2P_PORT)
         self._stack = AsyncExitStack()
         self._watching: asyncio.Task[None] | None = None
@@ -326,6 +331,9 @@ class Harness:
             "LANG": variant.language,
             "LC_ALL": variant.language,
         }
+        if self._tls_keys:
+            environment["PYTHONPATH"] = f"{KEYLOG}{os.pathsep}{environment['PYTHONPATH']}"
+            environment["SSLKEYLOGFILE"] = str(self._tls_keys)
         with node.log_file.open("ab") as log:
             node.process = subprocess.Popen(
                 self.wiring.command(node.place, *command, *FLAGS, *self._addresses(node)),

@@ -22,6 +22,7 @@ RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Dial = Callable[[], Awaitable[Streams]]
+Tap = Callable[[str, bytes], None]  # the flow's name, and what its sender sent next
 
 
 class Direction(Enum):
@@ -60,6 +61,7 @@ class Lane:
     """One direction of all connections of a proxy, and what it did to them."""
 
     conditions: Conditions = PERFECT
+    tap: Tap | None = None
     is_open: asyncio.Event = field(default_factory=asyncio.Event)
     flips_due: int = 0
     forwarded_bytes: int = 0
@@ -81,10 +83,11 @@ class Proxy:
         seed: int = 0,
         conditions: Conditions = PERFECT,
         host: str = "127.0.0.1",
+        tap: Tap | None = None,
     ) -> None:
         self.host = host
         self.port = 0
-        self.lanes = {direction: Lane(conditions) for direction in BOTH}
+        self.lanes = {direction: Lane(conditions, tap) for direction in BOTH}
         self.connections_made = 0
         self.resets = 0
         self._dial = dial
@@ -222,10 +225,11 @@ class Connection:
 class Flow:
     """The bytes of one connection in one direction: taken as they come, given when they are due."""
 
-    def __init__(self, lane: Lane, seed: str) -> None:
+    def __init__(self, lane: Lane, name: str) -> None:
         self._lane = lane
-        self._chance = random.Random(seed)
-        self._damage = random.Random(f"{seed} damage")
+        self._name = name
+        self._chance = random.Random(name)
+        self._damage = random.Random(f"{name} damage")
         self._chunks: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS_UNDER_WAY_MAX)
         self._due = 0.0  # the newest chunk, by the loop's clock
         self._line_free = 0.0  # when the bandwidth has let through what came before
@@ -237,6 +241,8 @@ class Flow:
     async def take(self, reader: asyncio.StreamReader) -> None:
         """Until the sender ends. Raises: OSError."""
         while chunk := await reader.read(CHUNK_BYTES_MAX):
+            if self._lane.tap:
+                self._lane.tap(self._name, chunk)
             await self._chunks.put((self._arrival(len(chunk)), chunk))
         await self._chunks.put((self._arrival(0), b""))
 

@@ -20,19 +20,20 @@ import pytest
 
 from node.exits import Exit
 from tests.network import memory_limit
+from tests.network.capture import Capture
 from tests.network.chronicle import LOST
 from tests.network.harness import Harness, network_runs
 from tests.network.load import Load
 from tests.network.memory_limit import MemoryLimit
 from tests.network.wiring import ProxyWiring
 
+KILLS: Final = int(os.environ.get("KILLS", "3"))
+
 pytestmark = [
     pytest.mark.asyncio,
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(900 + 30 * KILLS),
 ]
-
-KILLS: Final = int(os.environ.get("KILLS", "3"))
 PAUSE_SECONDS: Final = float(os.environ.get("PAUSE", "5"))
 
 VALIDATORS: Final = 4
@@ -57,8 +58,16 @@ def needs_peers() -> None:
 @asynccontextmanager
 async def four_nodes(directory: Path, *, more_places: int = 0) -> AsyncIterator[Harness]:
     """They run and are under load; at the end their chains are compared."""
-    wiring = ProxyWiring(VALIDATORS + more_places)
-    async with Harness(directory, wiring, validators=VALIDATORS) as network:
+    with Capture(directory) as capture:
+        wiring = ProxyWiring(VALIDATORS + more_places, tap=capture.write)
+        harness = Harness(directory, wiring, validators=VALIDATORS, tls_keys=capture.tls_keys)
+        async with under_load(harness) as network:
+            yield network
+
+
+@asynccontextmanager
+async def under_load(harness: Harness) -> AsyncIterator[Harness]:
+    async with harness as network:
         await network.start()
         await network.wait_for_height(3, seconds_max=START_SECONDS_MAX)
         load = Load([node.client for node in network.nodes], per_second=LOAD_PER_SECOND)

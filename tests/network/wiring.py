@@ -12,7 +12,7 @@ import pytest
 from tests.live_node import free_port
 from tests.network import namespaces
 from tests.network.namespaces import MTU, Namespaces
-from tests.network.proxy import LAN, Conditions, Direction, Proxy, dialler
+from tests.network.proxy import LAN, Conditions, Direction, Proxy, Tap, dialler
 
 LOOPBACK: Final = "127.0.0.1"
 P2P_PORT: Final = 30303  # on a host of one's own
@@ -61,7 +61,9 @@ class Wiring(Protocol):
 class ProxyWiring:
     """All on this machine; a proxy for every ordered pair of nodes."""
 
-    def __init__(self, nodes: int, *, seed: int = 0, conditions: Conditions = LAN) -> None:
+    def __init__(
+        self, nodes: int, *, seed: int = 0, conditions: Conditions = LAN, tap: Tap | None = None
+    ) -> None:
         self.nodes = nodes
         self._listens = [free_port() for _ in range(nodes)]
         self._rpc = [free_port() for _ in range(nodes)]
@@ -72,6 +74,7 @@ class ProxyWiring:
                 name=f"{node}-{peer}",
                 seed=seed,
                 conditions=conditions,
+                tap=tap,
             )
             for node, peer in permutations(range(nodes), 2)
         }
