@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import Final, NamedTuple, Self
 
 from apps.client import Client
 from ctt_state.crypto import address_of
-from ctt_state.genesis import development_genesis, development_key
+from ctt_state.genesis import development_genesis, development_key, load_genesis
 from node.cli.ca import issue_development
 from node.cli.init import initialise
 from node.cli.main import main
@@ -113,6 +114,7 @@ class Harness:
         self._directory = directory
         self._tls_keys = tls_keys
         self._document = development_genesis(GENESIS.read_bytes(), validators=validators, p2p_port=P2P_PORT)
+        self.genesis = load_genesis(self._document)
         self._stack = AsyncExitStack()
         self._watching: asyncio.Task[None] | None = None
 
@@ -246,6 +248,11 @@ class Harness:
         """A second process on this node's very directory; gives its number. It is not started."""
         rival = await self._add_node(self.nodes[node].seat, self.nodes[node].name)
         return rival.place
+
+    def shared_seats(self) -> set[int]:
+        """Those whose key is in more than one data directory."""
+        directories = {(node.seat, node.directory) for node in self.nodes}
+        return {seat for seat, count in Counter(seat for seat, _ in directories).items() if count > 1}
 
     # The chain
 

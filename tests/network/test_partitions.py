@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.timeout(1_800),
 ]
 
-OUTAGES: Final = tuple(float(seconds) for seconds in os.environ.get("OUTAGES", "1 8").split())
+OUTAGES: Final = tuple(float(seconds) for seconds in os.environ.get("OUTAGES", "1 10").split())
 
 VALIDATORS: Final = 4
 START_SECONDS_MAX: Final = 30.0
