@@ -6,14 +6,19 @@ from typing import Final
 from ctt_state.crypto import checksum_address
 from ctt_state.modules import MODULES
 from ctt_state.records import CttConfig, CttSupply
+from ctt_state.units import hex_of
+from ctt_state.view import find
+from rpc.ctt_energy import ENERGY
 from rpc.door import Caller
+from rpc.figures import energy
 from rpc.jsontext import Json, RawJson, dumps
 from rpc.methods import Registry
 from rpc.proofs import PROOFS
+from rpc.readings import READINGS
 
-CTT_METHODS: Final = Registry(PROOFS.methods.copy())
+CTT_METHODS: Final = Registry({**ENERGY.methods, **READINGS.methods, **PROOFS.methods})
 
-WH_PER_KWH: Final = 1_000
+STALLED_MS: Final = 5_000  # an outage of one leader costs less than a second
 
 
 @CTT_METHODS.method("ctt_abi")
@@ -33,34 +38,40 @@ def _abi() -> RawJson:
 
 @CTT_METHODS.method("ctt_chainStatus")
 def chain_status(caller: Caller) -> Json:
-    """The chain at a glance: which it is, height, time, pool, peers, tokens and the energy they hold."""
-    header = caller.chain.head.block.header
-    lookup = caller.chain.state(header.height)
-    pending, queued = caller.chain.pool_counts()
+    """The chain at a glance: which it is, height, time, validators, pool, peers, tokens and the energy they hold.
+
+    Finality is `stalled` when the newest final block here is more than 5 s old, and then `since` is its time in ms:
+    the chain stands still, or this node is cut off or `syncing`. `live`: new blocks become final; `since` is null."""
+    chain = caller.chain
+    header = chain.head.block.header
+    pending, queued = chain.pool_counts()
+    is_stalled = chain.now_ms() - header.timestamp_ms > STALLED_MS
+    validators = chain.validators(header.epoch)
     status: dict[str, Json] = {
-        "chainId": caller.chain.parameters.chain_id,
-        "genesisHash": "0x" + caller.chain.parameters.genesis_hash.hex(),
+        "chainId": chain.parameters.chain_id,
+        "genesisHash": hex_of(chain.parameters.genesis_hash),
         "height": header.height,
-        "blockHash": "0x" + caller.chain.head.hash.hex(),
+        "blockHash": hex_of(chain.head.hash),
         "timeMs": header.timestamp_ms,
-        "syncing": caller.chain.is_syncing(),
-        "peers": caller.chain.peer_count(),
+        "finality": "stalled" if is_stalled else "live",
+        "since": header.timestamp_ms if is_stalled else None,
+        "epoch": header.epoch,
+        "view": header.view,
+        "validators": None if validators is None else len(validators.members),
+        "syncing": chain.is_syncing(),
+        "peers": chain.peer_count(),
         "pool": {"pending": pending, "queued": queued},
     }
-    config, supply = lookup(CttConfig.key()), lookup(CttSupply.key())
-    if isinstance(config, CttConfig):
-        held = supply if isinstance(supply, CttSupply) else CttSupply()
+    lookup = chain.state(header.height)
+    config = find(lookup, CttConfig, CttConfig.key())
+    if config is not None:
+        held = find(lookup, CttSupply, CttSupply.key()) or CttSupply()
         status["ctt"] = {
             "name": config.name,
             "symbol": config.symbol,
             "tokens": held.last_token_id,
-            "maxTokens": config.max_supply,
-            "tokenCapability": _energy(config.capability_wh),
-            "energyStored": _energy(held.energy_wh),
+            "maxTokens": str(config.max_supply),
+            **energy("tokenCapability", config.capability_wh),
+            **energy("energyStored", held.energy_wh),
         }
     return status
-
-
-def _energy(wh: int) -> str:
-    """Wh as kWh for people: exact, three decimals."""
-    return f"{wh // WH_PER_KWH:,}.{wh % WH_PER_KWH:03d} kWh"

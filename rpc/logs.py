@@ -33,18 +33,24 @@ def may_match(criteria: LogCriteria, bloom: int) -> bool:
     return all(any(bits & ~bloom == 0 for bits in map(bloom_bits, values)) for values in wanted)
 
 
-def logs_of(view: BlockView, criteria: LogCriteria) -> Iterator[RawJson]:
-    """The block's logs that match, in order."""
+def matches(view: BlockView, criteria: LogCriteria) -> Iterator[tuple[int, Log, int]]:
+    """The block's logs that match, in order, each between its transaction's index and its own in the block."""
     log_index = 0
     for index, receipt in enumerate(view.final.receipts):
         for log in receipt.logs:
             if is_match(criteria, log):
-                yield view.log(index, log, log_index)
+                yield index, log, log_index
             log_index += 1
 
 
-def logs_at(blocks: Blocks, height: int, criteria: LogCriteria) -> list[RawJson]:
-    """The logs at this height, which is not above the head. A block whose bloom rules them out is not read again."""
+def logs_of(view: BlockView, criteria: LogCriteria) -> Iterator[RawJson]:
+    """The block's logs that match, in order."""
+    return (view.log(index, log, log_index) for index, log, log_index in matches(view, criteria))
+
+
+def view_with(blocks: Blocks, height: int, criteria: LogCriteria) -> BlockView | None:
+    """The block at this height, which is not above the head; None if its bloom rules out a match. Such a block is not
+    read again."""
     bloom = blocks.bloom_at(height)
     if bloom is None:
         view = blocks.at(height)
@@ -52,9 +58,12 @@ def logs_at(blocks: Blocks, height: int, criteria: LogCriteria) -> list[RawJson]
             raise Refused(f"block {height} is not available")
         blocks.remember_bloom(view)
         bloom = view.bloom
-    if not may_match(criteria, bloom):
-        return []
-    view = blocks.at(height)
+    return blocks.at(height) if may_match(criteria, bloom) else None
+
+
+def logs_at(blocks: Blocks, height: int, criteria: LogCriteria) -> list[RawJson]:
+    """The logs at this height, which is not above the head."""
+    view = view_with(blocks, height, criteria)
     return [] if view is None else list(logs_of(view, criteria))
 
 

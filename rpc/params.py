@@ -17,6 +17,7 @@ from ctt_state.units import UINT64_MAX, UINT256_MAX, ZERO_ADDRESS, Address, Hash
 from rpc.errors import InvalidParams
 from rpc.jsontext import Json
 
+TOKENS_PAGE_MAX: Final = 100
 RECORD_KEYS_MAX: Final = 64
 RECORD_KEY_BYTES_MAX: Final = 64  # the longest there is has 41
 LOG_ADDRESSES_MAX: Final = 100
@@ -176,10 +177,17 @@ def _parse_timeout(value: Json, where: str) -> int:
 
 
 def _parse_count(value: Json, where: str) -> int:
-    """A number of blocks: a quantity, or the JSON number that older libraries send."""
+    """How many, or which one of many: a quantity, or a JSON number."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= UINT64_MAX:
         return value
     return parse_quantity(value, where, UINT64_MAX)
+
+
+def _parse_page_size(value: Json, where: str) -> int:
+    size = _parse_count(value, where)
+    if not 1 <= size <= TOKENS_PAGE_MAX:
+        raise InvalidParams(f"{where}: a page has 1 to {TOKENS_PAGE_MAX} items, not {size}")
+    return size
 
 
 def _parse_percentiles(value: Json, where: str) -> list[float]:
@@ -237,6 +245,24 @@ def _parse_block_object(value: dict[str, Json], where: str) -> BlockRef:
     if block_hash is not None:
         return parse_hash(block_hash, f"{where}.blockHash")
     return parse_block_number(number, f"{where}.blockNumber")
+
+
+class Instant(NamedTuple):
+    """A time, in ms since the Unix epoch."""
+
+    time_ms: int
+
+
+Moment = Tag | int | Instant  # an end of a range of blocks
+
+
+def _parse_moment(value: Json, where: str) -> Moment:
+    """A tag, a height, or `{"timeMs": …}`."""
+    if not isinstance(value, dict):
+        return parse_block_number(value, where)
+    if value.keys() != {"timeMs"}:
+        raise InvalidParams(f"{where}: {_show(value)} is not an object with timeMs alone")
+    return Instant(_parse_count(value["timeMs"], f"{where}.timeMs"))
 
 
 # --- objects -------------------------------------------------------------------------------------------------------
@@ -399,7 +425,15 @@ BOOL: Final = Kind(_parse_bool, {"type": "boolean"})
 SLOT: Final = Kind(_parse_slot, _HEX_STRING)
 FILTER_ID: Final = Kind(_parse_filter_id, _HEX_STRING)
 TIMEOUT_MS: Final = Kind(_parse_timeout, {"type": "integer", "minimum": 1})
-COUNT: Final = Kind(_parse_count, {"type": "string", "pattern": "^0x(0|[1-9a-f][0-9a-f]*)$"})
+COUNT: Final = Kind(
+    _parse_count,
+    {
+        "oneOf": [
+            {"type": "integer", "minimum": 0},
+            {"type": "string", "pattern": "^0x(0|[1-9a-f][0-9a-f]*)$"},
+        ]
+    },
+)
 PERCENTILES: Final = Kind(
     _parse_percentiles, {"type": "array", "items": {"type": "number"}, "maxItems": PERCENTILES_MAX}
 )
@@ -414,6 +448,17 @@ LOG_QUERY: Final = Kind(
     {"type": "object", "description": "address, topics, and fromBlock, toBlock or blockHash"},
 )
 SUBSCRIPTION: Final = Kind(_parse_subscription_kind, {"enum": [kind.value for kind in SubscriptionKind]})
+PAGE_SIZE: Final = Kind(_parse_page_size, {"type": "integer", "minimum": 1, "maximum": TOKENS_PAGE_MAX})
+MOMENT: Final = Kind(
+    _parse_moment,
+    {
+        "oneOf": [
+            {"type": "string"},
+            {"type": "object", "properties": {"timeMs": {"type": "integer"}}, "required": ["timeMs"]},
+        ],
+        "description": "a height, a tag or a time",
+    },
+)
 RECORD_KEYS: Final = Kind(
     _parse_record_keys,
     {

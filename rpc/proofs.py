@@ -49,7 +49,7 @@ def _set(members: ValidatorSet) -> dict[str, Json]:
     return {"hash": hex_of(members.hash), "validators": listed}
 
 
-@PROOFS.method("ctt_finalityCertificate", Param("block", BLOCK, Tag.LATEST))
+@PROOFS.method("ctt_finalityCertificate", Param("block", BLOCK, Tag.LATEST), cost=2)
 async def finality_certificate(caller: Caller, block: BlockRef) -> Json:
     """What makes the block final: its header, and the votes of a quorum for it or for a descendant in its epoch, to
     which `descendants` lead. Null when there is no such block. Block 0 has no certificate: it is in the genesis
@@ -58,7 +58,7 @@ async def finality_certificate(caller: Caller, block: BlockRef) -> Json:
     return None if height is None else await _finality(caller, height, Turns())
 
 
-@PROOFS.method("ctt_getProof", Param("keys", RECORD_KEYS), Param("block", BLOCK, Tag.LATEST))
+@PROOFS.method("ctt_getProof", Param("keys", RECORD_KEYS), Param("block", BLOCK, Tag.LATEST), cost=50)
 async def get_proof(caller: Caller, keys: list[bytes], block: BlockRef) -> Json:
     """Records as block `block` left them, each with the nodes of the state tree that prove it under the header's state
     root, and with the block's finality. A record that does not exist is null, and is proven not to exist.
@@ -82,7 +82,7 @@ async def get_proof(caller: Caller, keys: list[bytes], block: BlockRef) -> Json:
     return {"finality": await _finality(caller, height, turns), "records": records}
 
 
-@PROOFS.method("ctt_getReceiptProof", Param("transactionHash", HASH))
+@PROOFS.method("ctt_getReceiptProof", Param("transactionHash", HASH), cost=10)
 async def get_receipt_proof(caller: Caller, transaction_hash: Hash) -> Json:
     """A final transaction and its receipt, each with its branch to the header's root, and the block's finality; null
     while the transaction is in no block.

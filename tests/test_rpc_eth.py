@@ -594,7 +594,9 @@ async def test_the_chains_status_is_readable(node: Served) -> None:
         "name": "Sun",
         "symbol": "CTT",
         "tokens": 3,
-        "maxTokens": 1_000,
+        "maxTokens": "1000",
+        "tokenCapabilityWh": "10000",
         "tokenCapability": "10.000 kWh",
+        "energyStoredWh": "0",
         "energyStored": "0.000 kWh",
     }
