@@ -1,10 +1,10 @@
 """How a node's door does under load: `python -m bench.door`.
 
 On a node of its own: simple reads as fast as they are answered; a transaction to its receipt in one request
-(eth_sendRawTransactionSync) on an idle chain; batches of transactions at a multiple of what the node includes; and
-connections that only harm. After each look the node tells how late its event loop was (ctt_nodeStatus). The load
-generator runs on the same machine, so what it uses the node does not have. JSON on standard output, progress on
-standard error.
+(eth_sendRawTransactionSync) on an idle chain; batches of transactions of one sender each, at a multiple of what the
+node includes; and connections that only harm. The node tells how late its event loop was meanwhile (ctt_nodeStatus).
+The load generator runs on the same machine, so what it uses the node does not have. JSON on standard output, progress
+on standard error.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import random
 import statistics
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +25,9 @@ import uvloop
 from apps.client import Client, RpcError
 from bench.local_node import local_node
 from bench.throughput import BATCH, DRAIN_SECONDS_MAX, Blocks, bodies_of, closed_loop, prepare_meters
-from bench.workload import percentile, sign_readings
-from ctt_state.units import hex_of
+from bench.workload import bench_key, percentile, sign_readings
+from ctt_state.transaction import sign_transaction
+from ctt_state.units import Address, hex_of
 
 TIMES_CAPACITY: Final = 5
 HOSTILE: Final = 256
@@ -110,6 +112,20 @@ async def to_receipt(client: Client, raws: list[bytes]) -> dict[str, Any]:
     return {"transactions": len(raws), "latency_ms": _percentiles(latencies)}
 
 
+def sign_alone(run_name: str, count: int, chain_id: int) -> list[bytes]:
+    """Transactions of as many senders: one that is refused keeps no other waiting for its nonce."""
+    return [
+        sign_transaction(
+            bench_key(run_name, "sender", number),
+            chain_id=chain_id,
+            nonce=0,
+            gas_limit=21_000,
+            to=Address(b"\x11" * 20),
+        )
+        for number in range(count)
+    ]
+
+
 async def overload(
     client: Client, session: aiohttp.ClientSession, bodies: list[bytes], per_second: float
 ) -> dict[str, Any]:
@@ -140,7 +156,7 @@ async def overload(
             tasks.create_task(post(body))
     seconds = time.monotonic() - start
     watching.cancel()
-    intervals = blocks.intervals_ms()
+    intervals = await header_intervals_ms(client, len(blocks.counts))
     return {
         "offered_per_second": round(len(bodies) * BATCH / seconds, 1),
         "included_per_second": round(sum(blocks.counts) / seconds, 1),
@@ -149,6 +165,17 @@ async def overload(
         "refusal_ms": _percentiles(refused_ms),
         "block_interval_ms": {"mean": round(statistics.fmean(intervals), 1), **_percentiles(intervals)},
     }
+
+
+async def header_intervals_ms(client: Client, count: int) -> list[float]:
+    """Of the newest so many blocks, by their own times: who asks a node under load learns of them late."""
+    newest = int(await client.call("eth_blockNumber"), 16)
+    heads = [
+        await client.call("eth_getBlockByNumber", hex(height), False)
+        for height in range(newest - count + 1, newest + 1)
+    ]
+    times = [int(head["timestampMilliseconds"], 16) for head in heads]
+    return [float(b - a) for a, b in pairwise(times)]
 
 
 async def hostile(port: int, pid: int) -> dict[str, Any]:
@@ -193,13 +220,14 @@ async def run(options: argparse.Namespace, url: str, pid: int) -> dict[str, Any]
                 result[f"{name} over {connections}"] = look
         result["loop_lag_ms while reading"] = await _lag(client)
         _say("preparing meters")
-        meters = await prepare_meters(client, chain_id, f"{os.getpid()}-{time.time_ns()}")
+        run_name = f"{os.getpid()}-{time.time_ns()}"
+        meters = await prepare_meters(client, chain_id, run_name)
         _say("to the receipt on an idle chain")
         raws = list(sign_readings(meters, options.receipts, chain_id))
         result["to_receipt"] = await to_receipt(client, raws)
         _say("the peak")
         blocks = Blocks(client)
-        bodies = bodies_of(list(sign_readings(meters, options.transactions, chain_id)), BATCH)
+        bodies = bodies_of(sign_alone(run_name, options.transactions, chain_id), BATCH)
         watching = asyncio.create_task(blocks.watch())
         start = time.monotonic()
         await closed_loop(session, url, bodies, 8, blocks)
@@ -211,7 +239,7 @@ async def run(options: argparse.Namespace, url: str, pid: int) -> dict[str, Any]
         result["peak_per_second"] = round(peak, 1)
         _say(f"{TIMES_CAPACITY} times the peak of {peak:.0f} tx/s: signing")
         count = int(TIMES_CAPACITY * peak * options.seconds)
-        bodies = bodies_of(list(sign_readings(meters, count, chain_id)), BATCH)
+        bodies = bodies_of(sign_alone(run_name + " overload", count, chain_id), BATCH)
         _say("sending")
         look = await overload(client, session, bodies, TIMES_CAPACITY * peak / BATCH)
         result["overload"] = {**look, "goodput": round(look["included_per_second"] / peak, 3)}

@@ -39,6 +39,7 @@ HOSTS_ALWAYS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 EXTENSION_SCHEMES: Final = ("chrome-extension://", "moz-extension://", "safari-web-extension://")
 
 _FULL: Final = "overloaded: the places of clients without a meter's or an operator's token are taken"
+_HOLDS_ENOUGH: Final = "overloaded: the node holds as many requests and unread replies as it may"
 _HOST: Final = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII)
 
 
@@ -49,7 +50,7 @@ class ServerLimits:
     connections_max: int = 512
     connections_per_address_max: int = 32
     accepts_per_s: int = 200
-    ordinary_percent: int = 70  # of connections and unread replies, for clients without reserved places
+    ordinary_percent: int = 70  # of connections and held bytes, for clients without reserved places
     headers_s: float = 5.0
     body_s: float = 10.0
     idle_s: float = 75.0
@@ -59,7 +60,9 @@ class ServerLimits:
     headers_max: int = 64
     uri_chars_max: int = 2_048
     body_bytes_max: int = 1_048_576
-    replies_waiting_bytes_max: int = 256_000_000  # written to clients that do not read them, all together
+    held_bytes_max: int = (
+        48_000_000  # requests that come in or wait and replies that nobody reads, all together
+    )
     socket_requests_max: int = 32  # at work at once for one WebSocket; more wait unread
     envelope: EnvelopeLimits = field(default_factory=EnvelopeLimits)
     subscriptions: SubscriptionLimits = field(default_factory=SubscriptionLimits)
@@ -118,7 +121,7 @@ class RpcServer:
         self._http = web.Server(self._handle)
         self._listener: asyncio.Server | None = None
         self._sockets: set[_Socket] = set()
-        self._replies_waiting_bytes = 0
+        self._held_bytes = 0
         self._page = (files("rpc") / "explorer" / "index.html").read_text(encoding="utf-8")
 
     async def start(self) -> None:
@@ -269,7 +272,7 @@ class RpcServer:
         client = self._admit(request, allowed)
         if not _guard_of(request).settle(client.is_reserved):
             return self._refuse_full(allowed)
-        body = await self._read_body(request)
+        body = await self._read_body(request, client)
         reply = await self._answer(body, Caller(self.door, client.name), client)
         if reply is None:
             return web.Response(status=204, headers=allowed)
@@ -292,14 +295,21 @@ class RpcServer:
         return response
 
     async def _answer(self, body: bytes, caller: Caller, client: Client) -> str | None:
+        if self._holds_enough(client):
+            return error_reply(None, TryLater(_HOLDS_ENOUGH))
+        self._held_bytes += len(body)
+        try:
+            await self._turnstile.turn(1 + len(body) // PIECE_BYTES)
+            return await self._dispatcher.answer(body, caller, client)
+        finally:
+            self._held_bytes -= len(body)
+
+    def _holds_enough(self, client: Client) -> bool:
         limits = self.config.limits
         share = 100 if client.is_reserved else limits.ordinary_percent
-        if self._replies_waiting_bytes * 100 > limits.replies_waiting_bytes_max * share:
-            return error_reply(None, TryLater("overloaded: too many replies wait to be read"))
-        await self._turnstile.turn(1 + len(body) // PIECE_BYTES)
-        return await self._dispatcher.answer(body, caller, client)
+        return self._held_bytes * 100 > limits.held_bytes_max * share
 
-    async def _read_body(self, request: web.BaseRequest) -> bytes:
+    async def _read_body(self, request: web.BaseRequest, client: Client) -> bytes:
         """Raises: _NotServed for what is no JSON body of bounded size, sent in time."""
         limits = self.config.limits
         if request.content_type != "application/json" or (request.charset or "utf-8").lower() != "utf-8":
@@ -314,16 +324,30 @@ class RpcServer:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             async with asyncio.timeout(limits.body_s):
-                return await _read_all(request, limits.body_bytes_max)
+                return await self._read_all(request, client)
         except TimeoutError:
             raise _NotServed(408, f"body not received within {limits.body_s:g} s") from None
         except (HttpProcessingError, web.RequestPayloadError):
             raise _NotServed(400, "malformed body") from None
 
+    async def _read_all(self, request: web.BaseRequest, client: Client) -> bytes:
+        body, bytes_max = bytearray(), self.config.limits.body_bytes_max
+        try:
+            while chunk := await request.content.readany():
+                body += chunk
+                self._held_bytes += len(chunk)
+                if len(body) > bytes_max:
+                    raise _too_large(len(body), bytes_max)
+                if self._holds_enough(client):
+                    raise _NotServed(503, _HOLDS_ENOUGH)
+            return bytes(body)
+        finally:
+            self._held_bytes -= len(body)
+
     async def _send(self, request: web.BaseRequest, response: web.Response) -> None:
         """Writes the response; a client that does not read it in time is cut off."""
         size = len(response.body) if isinstance(response.body, bytes) else 0
-        self._replies_waiting_bytes += size
+        self._held_bytes += size
         try:
             async with asyncio.timeout(self.config.limits.reply_s):
                 await response.prepare(request)
@@ -332,7 +356,7 @@ class RpcServer:
             if request.transport is not None:
                 request.transport.abort()
         finally:
-            self._replies_waiting_bytes -= size
+            self._held_bytes -= size
 
     # --- WebSocket ------------------------------------------------------------------------------------------------
 
@@ -485,15 +509,6 @@ def _guard_of(request: web.BaseRequest) -> Guarded:
     if not isinstance(request.protocol, Guarded):
         raise TypeError("a connection outside the guard")
     return request.protocol
-
-
-async def _read_all(request: web.BaseRequest, bytes_max: int) -> bytes:
-    body = bytearray()
-    while chunk := await request.content.readany():
-        body += chunk
-        if len(body) > bytes_max:
-            raise _too_large(len(body), bytes_max)
-    return bytes(body)
 
 
 def _too_large(size: int, limit: int) -> _NotServed:

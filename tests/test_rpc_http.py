@@ -317,7 +317,7 @@ async def test_a_client_that_does_not_read_its_reply_is_cut_off() -> None:
             writer.write(post(body))
         await until(lambda: node.server.gate.total == 1)
         await until(lambda: node.server.gate.total == 0, timeout_s=10)
-        assert node.server._replies_waiting_bytes == 0
+        assert node.server._held_bytes == 0
         writer.close()
 
 
@@ -344,8 +344,21 @@ async def test_one_connection_too_many_is_closed_at_accept() -> None:
         assert await node.call("eth_chainId") == "0x1092"
 
 
+async def test_bodies_that_never_end_take_bounded_memory() -> None:
+    """What they have sent counts until they are gone; a small request of somebody else's is served all the while."""
+    limits = ServerLimits(held_bytes_max=100_000, body_s=0.5, accepts_per_s=1_000)
+    async with served(config=make_config(limits)) as node:
+        half = post(b"[" * 60_000, length=200_000)
+        talks = [asyncio.create_task(exchange(node, half)) for _ in range(4)]
+        await asyncio.sleep(0.2)
+        assert await node.call("eth_chainId") == "0x1092"
+        statuses = sorted(status_of(said) for said in await asyncio.gather(*talks))
+        assert statuses in ([408, 503, 503, 503], [503] * 4)
+        assert node.server._held_bytes == 0
+
+
 async def test_too_many_unread_replies_make_others_wait() -> None:
-    async with served(config=make_config(ServerLimits(replies_waiting_bytes_max=-1))) as node:
+    async with served(config=make_config(ServerLimits(held_bytes_max=-1))) as node:
         error = await node.error("eth_chainId")
         assert error["code"] == -32005 and "overloaded" in error["message"]
 
