@@ -157,7 +157,7 @@ class Filters:
             raise TryLater(
                 f"{FILTERS_PER_CLIENT_MAX} filters from this address; limit {FILTERS_PER_CLIENT_MAX}"
             )
-        identity = "0x" + secrets.token_hex(16)
+        identity = hex(secrets.randbits(128))  # a quantity: some clients keep it as a number
         self._entries[identity] = _Entry(client, made, self._clock())
         return identity
 

@@ -83,7 +83,7 @@ class Session:
             )
         if self._all.count() >= SUBSCRIPTIONS_MAX:
             raise TryLater(f"{SUBSCRIPTIONS_MAX:,} subscriptions are in use; limit {SUBSCRIPTIONS_MAX:,}")
-        identity = "0x" + secrets.token_hex(16)
+        identity = hex(secrets.randbits(128))  # a quantity: some clients keep it as a number
         since = self._all.blocks.chain.head.block.header.height
         self._announced[identity] = Subscription(identity, kind, since, criteria, whole)
         return identity

@@ -1,9 +1,8 @@
 """An unmodified web3.py against a real node: a prosumer's whole life, from the meter's certificate to a sale."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import pytest
 from eth_account import Account
@@ -12,13 +11,14 @@ from web3 import AsyncWeb3, Web3, WebSocketProvider
 from web3.exceptions import ContractCustomError, Web3RPCError
 from web3.logs import DISCARD
 
-from tests.ledger_world import ADMIN_KEY, ALICE_KEY, BOB_KEY, CHAIN_ID
-from tests.live_node import LiveNode
+from tests.clients import expected
+from tests.clients.expected import ADMIN, ALICE, BOB, PRICE_WEI
+from tests.clients.recorder import Recorder
+from tests.ledger_world import CHAIN_ID
 
-ADMIN, ALICE, BOB = (Account.from_key(key) for key in (ADMIN_KEY, ALICE_KEY, BOB_KEY))
 CAPABILITY_WH: Final = 10_000
-PRICE_WEI: Final = 10**16  # of an empty token
 SECONDS_MAX: Final = 30
+IN_A_ROW: Final = 100
 
 
 class Client:
@@ -47,14 +47,8 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
-    with LiveNode(Path(tmp_path_factory.mktemp("web3")) / "node") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(node: LiveNode) -> Client:
-    return Client(node.url)
+def client(recorder: Recorder) -> Client:
+    return Client(recorder.url)
 
 
 def test_it_connects_and_reads(client: Client) -> None:
@@ -173,10 +167,104 @@ def test_it_sees_what_the_node_refuses(client: Client) -> None:
         client.w3.eth.send_raw_transaction(BOB.sign_transaction(stale | {"chainId": 1}).raw_transaction)
 
 
-def test_it_hears_of_new_heads_over_websocket(node: LiveNode) -> None:
+def test_it_batches(client: Client) -> None:
+    with client.w3.batch_requests() as batch:
+        for height in (0, 1):
+            batch.add(client.w3.eth.get_block(height))
+        batch.add(client.ctt.functions.symbol())
+        first, second, symbol = cast("list[Any]", batch.execute())
+    assert (first["number"], second["number"], symbol) == (0, 1, "CTT")
+    assert second["parentHash"] == first["hash"]
+
+
+def test_it_polls_filters(client: Client) -> None:
+    """Of blocks, of pending transactions and of events."""
+    blocks, pending = client.w3.eth.filter("latest"), client.w3.eth.filter("pending")
+    transfers = client.ctt.events.Transfer.create_filter(
+        from_block="latest", argument_filters={"to": ALICE.address}
+    )
+
+    receipt = client.send(ALICE, client.ctt.functions.buyEmptyToken(), value=PRICE_WEI)
+
+    assert receipt["blockHash"] in blocks.get_new_entries()
+    assert pending.get_new_entries() == [receipt["transactionHash"]]
+    (entry,) = transfers.get_new_entries()
+    assert (entry["transactionHash"], entry["args"]["to"]) == (receipt["transactionHash"], ALICE.address)
+    assert transfers.get_new_entries() == []
+    assert client.w3.eth.uninstall_filter(transfers.filter_id)
+
+
+def test_ids_of_filters_are_quantities(client: Client) -> None:
+    """Clients that keep them as numbers write them back without leading zeros."""
+    for _ in range(100):
+        made: Any = client.w3.eth.filter("latest").filter_id
+        assert made == hex(int(made, 16))
+        assert client.w3.eth.uninstall_filter(made)
+
+
+def test_the_chain_takes_a_permit_of_65_and_of_64_bytes(client: Client) -> None:
+    """ERC-4494, for the account's first token, which it may have to buy."""
+    functions = client.ctt.functions
+    if not functions.balanceOf(ALICE.address).call():
+        client.send(ALICE, functions.buyEmptyToken(), value=PRICE_WEI)
+    token = functions.tokenOfOwnerByIndex(ALICE.address, 0).call()
+    message = {"tokenId": token, "nonce": functions.nonces(token).call()}
+    permit = expected.PERMIT | {"message": expected.PERMIT["message"] | message}
+    signature = bytes(ALICE.sign_typed_data(full_message=permit).signature)
+    for form in (signature, expected.compact(signature)):
+        client.send(BOB, functions.permit(BOB.address, token, expected.DEADLINE, form))
+        assert functions.getApproved(token).call() == BOB.address
+        client.send(ALICE, functions.approve(expected.ZERO, token))
+
+
+def test_a_hundred_in_a_row_are_all_included(client: Client) -> None:
+    """By an operator, who may have so many pending; the count of nonces includes them."""
+    stranger = Account.create().address
+    fields: dict[str, Any] = {"chainId": CHAIN_ID, "to": stranger, "value": 1, "gas": 21_000, "gasPrice": 0}
+    sent = []
+    for _ in range(IN_A_ROW):
+        nonce = client.w3.eth.get_transaction_count(ADMIN.address, "pending")
+        signed = ADMIN.sign_transaction(fields | {"nonce": nonce})
+        sent.append(client.w3.eth.send_raw_transaction(signed.raw_transaction))
+    receipts = [client.w3.eth.wait_for_transaction_receipt(each, SECONDS_MAX, 0.05) for each in sent]
+    assert [receipt["status"] for receipt in receipts] == [1] * IN_A_ROW
+    assert client.w3.eth.get_balance(stranger) == IN_A_ROW
+
+
+def test_it_hears_of_events_and_pending_transactions_over_websocket(
+    client: Client, recorder: Recorder
+) -> None:
+    async def hear() -> dict[str, Any]:
+        async with (
+            AsyncWeb3(WebSocketProvider(recorder.url.replace("http", "ws"))) as w3,
+            asyncio.timeout(SECONDS_MAX),
+        ):
+            transfer = client.ctt.events.Transfer()
+            criteria = {"address": client.ctt.address, "topics": [transfer.topic]}
+            kinds = {await w3.eth.subscribe("logs", criteria): "log"}
+            kinds[await w3.eth.subscribe("newPendingTransactions")] = "pending"
+            bought = asyncio.create_task(
+                asyncio.to_thread(client.send, ALICE, client.ctt.functions.buyEmptyToken(), value=PRICE_WEI)
+            )
+            heard = {}
+            async for message in w3.socket.process_subscriptions():
+                heard[kinds[message["subscription"]]] = message["result"]
+                if len(heard) == 2:
+                    break
+            return heard | {"receipt": await bought}
+
+    heard = asyncio.run(hear())
+
+    sent = heard["receipt"]["transactionHash"]
+    assert (heard["pending"], heard["log"]["transactionHash"]) == (sent, sent)
+    event = client.ctt.events.Transfer().process_log(heard["log"])
+    assert event["args"]["to"] == ALICE.address
+
+
+def test_it_hears_of_new_heads_over_websocket(recorder: Recorder) -> None:
     async def hear(count: int) -> list[Any]:
         heard: list[Any] = []
-        async with AsyncWeb3(WebSocketProvider(node.url.replace("http", "ws"))) as w3:
+        async with AsyncWeb3(WebSocketProvider(recorder.url.replace("http", "ws"))) as w3:
             await w3.eth.subscribe("newHeads")
             async with asyncio.timeout(SECONDS_MAX):
                 async for message in w3.socket.process_subscriptions():
@@ -191,3 +279,9 @@ def test_it_hears_of_new_heads_over_websocket(node: LiveNode) -> None:
     first = heads[0]["number"]
     assert [head["number"] for head in heads] == [first, first + 1, first + 2]
     assert [head["parentHash"] for head in heads[1:]] == [head["hash"] for head in heads[:-1]]
+
+
+def test_its_traffic_is_as_published(
+    client: Client, recorder: Recorder, check_traffic: Callable[[Recorder], None]
+) -> None:
+    check_traffic(recorder)

@@ -1,0 +1,96 @@
+"""The clients of npm, as `package-lock.json` names them, beside the tests: installed once, and found again after that."""
+
+import fcntl
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+HERE: Final = Path(__file__).parent
+LOCK: Final = HERE / "package-lock.json"
+MODULES: Final = HERE / "node_modules"
+STAMP: Final = MODULES / ".installed"  # the lock's digest
+INSTALL_SECONDS_MAX: Final = 80.0
+SCRIPT_SECONDS_MAX: Final = 80.0
+INSTALL: Final = ["npm", "install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund"]
+IN_A_HURRY: Final = ["--prefer-offline", "--fetch-retries", "1", "--fetch-timeout", "20000"]
+
+
+def install() -> None:
+    """The packages are there, or the test is skipped with the reason."""
+    reason = _install()
+    if reason:
+        pytest.skip(reason)
+
+
+@cache
+def _install() -> str:
+    """Why not; empty when it is done."""
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            return f"no {program}"
+    digest = sha256(LOCK.read_bytes()).hexdigest()
+    with _only_one():
+        if STAMP.exists() and STAMP.read_text() == digest:
+            return ""
+        try:
+            done = subprocess.run(
+                [*INSTALL, *IN_A_HURRY],
+                cwd=HERE,
+                capture_output=True,
+                text=True,
+                timeout=INSTALL_SECONDS_MAX,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"npm did not install the clients within {INSTALL_SECONDS_MAX:g} s"
+        if done.returncode:
+            return f"npm could not install the clients: {done.stderr.strip()[-300:]}"
+        STAMP.write_text(digest)
+    return ""
+
+
+@contextmanager
+def _only_one() -> Iterator[None]:
+    """Test processes take turns."""
+    with LOCK.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class Told:
+    """What a script of named checks told: a value of each, or the error that ended it."""
+
+    def __init__(self, output: str) -> None:
+        self._lines: dict[str, dict[str, Any]] = {
+            line["name"]: line for line in map(json.loads, output.splitlines())
+        }
+
+    def __getitem__(self, name: str) -> Any:
+        line = self._lines[name]
+        assert "error" not in line, line["error"]
+        return line["value"]
+
+
+def run_script(name: str, task: dict[str, Any]) -> Told:
+    """Runs `name`, which finds `task` in its only argument."""
+    command = ["node", str(HERE / name), json.dumps(task)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SCRIPT_SECONDS_MAX, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return Told(done.stdout)
+
+
+def cast_program() -> Path:
+    """Foundry's cast itself; the test is skipped where the registry has none for this machine."""
+    install()
+    found = sorted(MODULES.glob("@foundry-rs/cast-*/bin/cast"))
+    if not found:
+        pytest.skip("the registry has no cast for this machine")
+    return found[0]
