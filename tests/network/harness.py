@@ -1,7 +1,8 @@
 """A network of `ctt run` processes that a test kills, pauses, cuts off, robs and compares.
 
-No two nodes have the same hash seed, time zone and language; one runs without assertions, one in development mode. So
-what differs between machines differs between them, and what is to be equal is compared.
+No two nodes have the same hash seed, time zone and language; one runs without assertions, one in development mode, and
+every other one on another Python where there is one. So what differs between machines differs between them, and what is
+to be equal is compared.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from node.cli.init import initialise
 from node.cli.main import main
 from node.keys import KEY_FILE
 from tests.live_node import GENESIS
+from tests.network import interpreters
 from tests.network.chronicle import LOST, Chronicle, read_hashes, read_height
 from tests.network.wiring import P2P_PORT, Wiring
 
@@ -49,13 +51,14 @@ class Variant(NamedTuple):
     time_zone: str
     language: str
     flags: tuple[str, ...]
+    has_other_python: bool = False
 
 
 VARIANTS: Final = (
     Variant("UTC", "C", ()),
-    Variant("Asia/Kathmandu", "de_DE.UTF-8", ("-O",)),
+    Variant("Asia/Kathmandu", "de_DE.UTF-8", ("-O",), has_other_python=True),
     Variant("America/St_Johns", "tr_TR.UTF-8", ("-X", "dev")),
-    Variant("Pacific/Apia", "ar_EG.UTF-8", ()),
+    Variant("Pacific/Apia", "ar_EG.UTF-8", (), has_other_python=True),
 )
 
 
@@ -113,6 +116,7 @@ class Harness:
         self.nodes: list[Node] = []
         self._directory = directory
         self._tls_keys = tls_keys
+        self._other_python = interpreters.other_or_own() if wiring.nodes > 1 else sys.executable
         self._document = development_genesis(GENESIS.read_bytes(), validators=validators, p2p_port=P2P_PORT)
         self.genesis = load_genesis(self._document)
         self._stack = AsyncExitStack()
@@ -330,7 +334,8 @@ class Harness:
     def _spawn(self, node: Node) -> None:
         assert not node.is_running, f"{node.name} is running"
         variant = VARIANTS[node.place % len(VARIANTS)]
-        command = [sys.executable, *variant.flags, *COMMAND, "run", "--dir", str(node.directory)]
+        python = self._other_python if variant.has_other_python else sys.executable
+        command = [python, *variant.flags, *COMMAND, "run", "--dir", str(node.directory)]
         environment = {
             "PYTHONPATH": str(GENESIS.parent),
             "PYTHONHASHSEED": str(node.place + 1),
