@@ -145,17 +145,22 @@ class Ledger:
 
     # --- the storage thread ---------------------------------------------------------------------------------------
 
-    def build(self, plan: BlockPlan, candidates: Iterable[Signed]) -> tuple[Executed, list[Dropped]]:
-        """A block of as many candidates, in their order, as fit; and those that can never stand here.
+    def build(
+        self, plan: BlockPlan, candidates: Iterable[Signed], charge: Callable[[Gas], None] = lambda gas: None
+    ) -> tuple[Executed, list[Dropped]]:
+        """A block of as many candidates, in their order, as fit; and those that can never stand here. `charge` hears
+        what each has used before the next is taken.
 
         Raises: UnknownParent, TooManyUnfinal.
         """
-        applied = self.apply(plan, candidates)
+        applied = self.apply(plan, candidates, charge)
         executed = self.seal(applied)
         self._unfinal.add(executed)
         return executed, applied.dropped
 
-    def apply(self, plan: BlockPlan, candidates: Iterable[Signed]) -> Applied:
+    def apply(
+        self, plan: BlockPlan, candidates: Iterable[Signed], charge: Callable[[Gas], None] = lambda gas: None
+    ) -> Applied:
         """The first half of `build`: the effects of evidence and transactions, without roots. Raises: UnknownParent."""
         parent = self._parent(plan.parent_hash)
         applied = Applied(plan, parent, Overlay(parent.lookup), [], [], [], [])
@@ -198,6 +203,7 @@ class Ledger:
             gas_left, bytes_left = Gas(gas_left - receipt.gas_used), bytes_left - size
             applied.transactions.append(signed)
             applied.receipts.append(receipt)
+            charge(receipt.gas_used)
         return applied
 
     def execute(self, block: Block, transactions: Sequence[Signed]) -> Executed:

@@ -6,7 +6,7 @@ account up to its own are here, else *queued*: pending ones can be in the next b
 A chain without fees has no price to evict by, so room is shared out instead. Each sender has as many places as its
 role gives. Ordinary senders together fill at most `ordinary_percent` of the pool; the rest is kept for the reserved
 lane: meters, concentrators and operators. A block takes one transaction of each sender in turn, and while both lanes
-wait the reserved one gets its share of the block too.
+wait the reserved one gets its share of the block's gas too.
 
 What when full:
 
@@ -25,9 +25,10 @@ out, and drops.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import islice
 from typing import Final, NamedTuple
 
 from ctt_state.errors import InsufficientFunds, InvalidTransaction, NonceTooHigh, NonceTooLow
@@ -106,6 +107,37 @@ class PoolContent(NamedTuple):
     queued: dict[Address, list[Signed]]
 
 
+class Candidates(Iterator[Signed]):
+    """Transactions for a block. While both lanes wait, the reserved one gets its percentage of the gas, so that neither
+    many nor costly transactions crowd it out: of the intrinsic gas, until `charge` tells what a rule has used."""
+
+    def __init__(self, reserved: Iterable[Signed], ordinary: Iterable[Signed], ordinary_percent: int) -> None:
+        self._reserved, self._ordinary = iter(reserved), iter(ordinary)
+        self._next_reserved, self._next_ordinary = next(self._reserved, None), next(self._ordinary, None)
+        self._ordinary_percent = ordinary_percent
+        self._owed = 0  # to the reserved lane, in percent of gas
+        self._last_is_reserved = False
+        self._last_gas = 0
+
+    def __next__(self) -> Signed:
+        reserved, ordinary = self._next_reserved, self._next_ordinary
+        self._last_gas = 0
+        if reserved and (self._owed >= 0 or not ordinary):
+            given, self._next_reserved, self._last_is_reserved = reserved, next(self._reserved, None), True
+        elif ordinary:
+            given, self._next_ordinary, self._last_is_reserved = ordinary, next(self._ordinary, None), False
+        else:
+            raise StopIteration
+        self.charge(intrinsic_gas(given.transaction))
+        return given
+
+    def charge(self, gas: int) -> None:
+        """What the last one given has used in all."""
+        more, self._last_gas = gas - self._last_gas, gas
+        percent = self._ordinary_percent
+        self._owed += -more * percent if self._last_is_reserved else more * (100 - percent)
+
+
 class Mempool:
     """The pool of one node. `role_of` tells a sender's role by the state of now: it is asked when a sender's first
     transaction comes, and again after each block that used one of its nonces and left others here."""
@@ -179,27 +211,18 @@ class Mempool:
 
     # --- what it holds --------------------------------------------------------------------------------------------
 
-    def candidates(self) -> Iterator[Signed]:
-        """The pending ones in the order for a block: each lane gives one of each sender in turn, in nonce order,
-        beginning with the sender that waits longest for its turn.
+    def candidates(self, count_max: int | None = None, besides: Container[Hash] = ()) -> "Candidates":
+        """The pending ones in the order for a block, at most so many of each lane, without those of `besides`.
 
-        While both lanes wait, the reserved one gets its percentage, measured in intrinsic gas so that large
-        transactions cannot crowd out small ones. What a rule will use beyond that is not known before it runs. Take
-        what you need before the pool changes.
+        Each lane gives one of each sender in turn, in nonce order, beginning with the sender that waits longest for its
+        turn. The pool may change before they are taken.
         """
-        ordinary_percent = self._limits.ordinary_percent
-        reserved_turns, ordinary_turns = self._reserved.turns(), self._ordinary.turns()
-        reserved, ordinary = next(reserved_turns, None), next(ordinary_turns, None)
-        owed = 0  # to the reserved lane, in percent of gas
-        while reserved or ordinary:
-            if reserved and (owed >= 0 or not ordinary):
-                yield reserved
-                owed -= intrinsic_gas(reserved.transaction) * ordinary_percent
-                reserved = next(reserved_turns, None)
-            elif ordinary:
-                yield ordinary
-                owed += intrinsic_gas(ordinary.transaction) * (100 - ordinary_percent)
-                ordinary = next(ordinary_turns, None)
+
+        def take(lane: _Lane) -> list[Signed]:
+            waiting = (each for each in lane.turns() if each.transaction.hash not in besides)
+            return list(islice(waiting, count_max))
+
+        return Candidates(take(self._reserved), take(self._ordinary), self._limits.ordinary_percent)
 
     def get(self, transaction_hash: bytes) -> Signed | None:
         return self._by_hash.get(Hash(transaction_hash))

@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, Protocol, TypeVar, assert_never
 
 from ctt_state.block import Block, FinalBlock, Header
@@ -338,8 +337,7 @@ class Runner:
         except UnknownParent:
             return BuildFailed(build.epoch, build.view)
         taken = {each for executed in ancestors for each in executed.final.transaction_hashes}
-        waiting = (each for each in self._pool.candidates() if each.transaction.hash not in taken)
-        candidates = list(islice(waiting, BLOCK_TRANSACTIONS_MAX))
+        candidates = self._pool.candidates(BLOCK_TRANSACTIONS_MAX, taken)
         members = self._engine.validators
         plan = BlockPlan(
             parent_hash=build.parent_hash,
@@ -350,7 +348,9 @@ class Runner:
             evidence=tuple(self._evidence),
         )
         try:
-            executed, dropped = await self._on_storage(self._ledger.build, plan, candidates)
+            executed, dropped = await self._on_storage(
+                self._ledger.build, plan, candidates, candidates.charge
+            )
         except (UnknownParent, TooManyUnfinal) as fault:
             log.warning("no block in view %d: %s", build.view, fault)
             return BuildFailed(build.epoch, build.view)
