@@ -12,6 +12,10 @@ class InvalidTransaction(ValueError):
     """The transaction may not enter a block or the pool."""
 
 
+class NotTakenNow(InvalidTransaction):
+    """The node is in no state to take any transaction; nothing is said of this one."""
+
+
 class InvalidBlock(ValueError):
     """The block does not follow from its parent's state."""
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from ctt_state.block import Block, FinalBlock, Header, Place
 from ctt_state.crypto import keccak, public_key
-from ctt_state.errors import InvalidBlock, InvalidTransaction
+from ctt_state.errors import InvalidBlock, InvalidTransaction, NotTakenNow
 from ctt_state.modules.call import ChainParameters
 from ctt_state.records import ROLE_OPERATOR, Account, CttConfig, Meter, Role
 from ctt_state.transaction import Signed, Transaction, decode_transaction
@@ -38,16 +38,43 @@ from node.runner import Runner, head_of, read_clocks
 
 log = logging.getLogger(__name__)
 
+SYNCING_BLOCKS: Final = 30  # this far behind the node takes no transactions from clients
+STALLED_MS: Final = 10_000  # without a final block, and so many periods, it takes none either
+STALLED_PERIODS: Final = 10
+
 CLIENT_VERSION: Final = f"ctt/v{VERSION}"
 
 
-class ShortOfSpace(InvalidTransaction):
+class ShortOfSpace(NotTakenNow):
     """The node's disk is nearly full."""
 
     def __init__(self) -> None:
         super().__init__(
             "the node is short of disk space and takes no transactions; send it to another or later"
         )
+
+
+class Stopping(NotTakenNow):
+    """The node is about to end."""
+
+    def __init__(self) -> None:
+        super().__init__("the node is stopping; send it to another or later")
+
+
+class Syncing(NotTakenNow):
+    """The node's state is too old to judge transactions by."""
+
+    def __init__(self, *, height: int, target: int) -> None:
+        super().__init__(
+            f"the node is syncing: at block {height:,} of {target:,}; send it to another or later"
+        )
+
+
+class NoQuorum(NotTakenNow):
+    """No block has become final for long: too few validators reach each other, or this node reaches too few."""
+
+    def __init__(self, *, seconds: int) -> None:
+        super().__init__(f"no quorum: no block has become final for {seconds} s; send it later")
 
 
 class Listeners:
@@ -79,6 +106,8 @@ class Outside(runner.Outside, Protocol):
 
     def peer_count(self) -> int: ...
     def is_syncing(self) -> bool: ...
+    def target(self) -> Height:
+        """The highest height that is plausibly final: the head's, or above."""
 
 
 class Alone:
@@ -95,6 +124,9 @@ class Alone:
 
     def is_syncing(self) -> bool:
         return False
+
+    def target(self) -> Height:
+        return Height(0)
 
 
 class Node:
@@ -123,6 +155,8 @@ class Node:
         self._recovery = SenderRecovery()
         self._block_recovery = SenderRecovery()  # clients' load must not keep a block waiting
         self._final = Listeners()
+        self._final.add(self._note_final)
+        self._final_ms = clocks().mono_ms  # when the newest final block came
         self._pending = Listeners()
         self._proving = asyncio.Lock()  # a proof may take much memory while it is made
         self.engine = Engine(
@@ -216,12 +250,13 @@ class Node:
 
     async def submit_many(self, raws: Sequence[bytes], *, relay: bool = True) -> list[Hash | ValueError]:
         """The hash of each transaction that is now in the pool, or why it is not. What can be refused without its
-        sender is; the rest shares one hand-over to the recovery threads. `relay` tells the peers.
+        sender is; the rest shares one hand-over to the recovery threads. `relay`: they come from a client, and are told
+        to the peers.
 
         Raises: RecoveryBusy.
         """
-        if not self.runner.takes_transactions:
-            return [ShortOfSpace()] * len(raws)
+        if trouble := self._trouble(of_clients=relay):
+            return [trouble] * len(raws)
         self._recovery.check_room(len(raws))  # before the work of decoding them
         decoded = [self._decode(raw) for raw in raws]
         transactions = [each for each in decoded if isinstance(each, Transaction)]
@@ -230,6 +265,25 @@ class Node:
             self._admit(each, next(senders), relay=relay) if isinstance(each, Transaction) else each
             for each in decoded
         ]
+
+    def _trouble(self, *, of_clients: bool) -> NotTakenNow | None:
+        """Why transactions had better go elsewhere, or come later. Those of peers only have to find room."""
+        if not self.runner.takes_transactions:
+            return ShortOfSpace()
+        if not of_clients:
+            return None
+        if self.runner.is_stopping:
+            return Stopping()
+        height, target = self.head.block.header.height, self._outside.target()
+        stalled_ms = self._clocks().mono_ms - self._final_ms
+        if target > height + SYNCING_BLOCKS:
+            return Syncing(height=height, target=target)
+        if stalled_ms > max(STALLED_MS, STALLED_PERIODS * self.parameters.block_period_ms):
+            return NoQuorum(seconds=stalled_ms // 1_000)
+        return None
+
+    def _note_final(self, final: FinalBlock) -> None:
+        self._final_ms = self._clocks().mono_ms
 
     def _decode(self, raw: bytes) -> Transaction | InvalidTransaction:
         try:

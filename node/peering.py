@@ -15,7 +15,7 @@ from typing import Final, Protocol, assert_never
 from ctt_state.block import Block
 from ctt_state.errors import BlockPruned
 from ctt_state.light import ChainRules
-from ctt_state.units import Hash
+from ctt_state.units import Hash, Height
 from ctt_state.validators import boundary_of
 from ctt_state.votes import Certificate, Evidence, Vote
 from node import sync
@@ -194,6 +194,9 @@ class Peering:
 
     def is_syncing(self) -> bool:
         return self._sync.is_syncing(self._clocks().mono_ms)
+
+    def target(self) -> Height:
+        return self._sync.target(self._clocks().mono_ms)
 
     # --- catching up ----------------------------------------------------------------------------------------------
 

@@ -189,6 +189,10 @@ class Runner:
         """Not while the disk has room for little more than what is already under way."""
         return self._space > Space.NO_CLIENTS
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
     async def run(self) -> None:
         """Raises: StorageFailed, Halted; nothing is then signed or written any more."""
         is_answering = True

@@ -72,7 +72,7 @@ class Chain(Protocol):
         `pause` is awaited between pieces of work. Raises: StatePruned, ProofPruned."""
 
     async def submit(self, raw: bytes) -> Hash:
-        """Checks the transaction and puts it into the pool. Raises: InvalidTransaction."""
+        """Checks the transaction and puts it into the pool. Raises: InvalidTransaction, of which NotTakenNow is one."""
 
     async def submit_many(self, raws: Sequence[bytes]) -> list[Hash | ValueError]:
         """The same for each of several, at the price of one hand-over; a refusal stands in its place."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
-from ctt_state.errors import BlockPruned, InvalidTransaction, StatePruned
+from ctt_state.errors import BlockPruned, InvalidTransaction, NotTakenNow, StatePruned
 from rpc.access import LOCAL, Client
 from rpc.errors import (
     InternalError,
@@ -358,6 +358,8 @@ def _as_error(fault: Exception, method: str) -> RpcError:
     """What the client is told. Nothing of an unexpected error but the number under which the log has it."""
     if isinstance(fault, RpcError):
         return fault
+    if isinstance(fault, NotTakenNow):
+        return TryLater(str(fault))
     if isinstance(fault, BlockPruned | InvalidTransaction | StatePruned):
         return Refused(str(fault))
     incident = secrets.token_hex(4)
