@@ -66,10 +66,14 @@ class Call:
     def pay(self, to: Address, amount: Wei) -> None:
         """Pays out of the value that came with the call."""
         if amount:
-            self._add_balance(self.to, -amount)
-            self._add_balance(to, amount)
+            self.add_balance(self.to, -amount)
+            self.add_balance(to, amount)
 
-    def _add_balance(self, address: Address, amount: int) -> None:
+    def balance(self, address: Address) -> Wei:
+        return (self.get(Account, Account.key(address)) or NO_ACCOUNT).balance
+
+    def add_balance(self, address: Address, amount: int) -> None:
+        """Changes it by so much; whoever calls has made sure that it is covered and conserved."""
         key = Account.key(address)
         account = self.get(Account, key) or NO_ACCOUNT
         self.put(key, Account(account.nonce, Wei(account.balance + amount)))

@@ -9,11 +9,10 @@ has no deposit behind it and cannot be redeemed.
 from typing import Final
 
 from ctt_state.abi import Module
-from ctt_state.modules.call import NO_ACCOUNT, Call
+from ctt_state.modules.call import Call
 from ctt_state.modules.ctt.module import MODULE_ADDRESSES, NotAdmin, NotCreated
 from ctt_state.records import (
     ROLE_TREASURER,
-    Account,
     Booking,
     BookingKind,
     CttConfig,
@@ -75,7 +74,7 @@ def issue(call: Call, to: Address, amount: Wei, reference: bytes) -> None:
     totals = totals_of(call)
     _check_amount(amount, ISSUED_MAX - totals.issued_wei)
     _book(call, reference, Booking(BookingKind.ISSUED, to, amount, call.block.height))
-    _set_balance(call, to, _balance(call, to) + amount)
+    call.add_balance(to, amount)
     call.put(TreasuryTotals.key(), totals._replace(issued_wei=Wei(totals.issued_wei + amount)))
     call.emit(Issued(call.sender, to, amount, reference))
 
@@ -90,11 +89,11 @@ def redeem(call: Call, amount: Wei, reference: bytes) -> None:
     check_treasurer(call)
     totals = totals_of(call)
     _check_amount(amount, totals.outstanding_wei)
-    balance = _balance(call, call.sender)
+    balance = call.balance(call.sender)
     if balance < amount:
         raise InsufficientBalance(balance, amount)
     _book(call, reference, Booking(BookingKind.REDEEMED, call.sender, amount, call.block.height))
-    _set_balance(call, call.sender, balance - amount)
+    call.add_balance(call.sender, -amount)
     call.put(TreasuryTotals.key(), totals._replace(redeemed_wei=Wei(totals.redeemed_wei + amount)))
     call.emit(Redeemed(call.sender, amount, reference))
 
@@ -153,13 +152,3 @@ def _book(call: Call, reference: bytes, entry: Booking) -> None:
     if earlier is not None:
         raise ReferenceUsed(reference, earlier.height)
     call.put(key, entry)
-
-
-def _balance(call: Call, address: Address) -> int:
-    return (call.get(Account, Account.key(address)) or NO_ACCOUNT).balance
-
-
-def _set_balance(call: Call, address: Address, balance: int) -> None:
-    key = Account.key(address)
-    account = call.get(Account, key) or NO_ACCOUNT
-    call.put(key, account._replace(balance=Wei(balance)))
