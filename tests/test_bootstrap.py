@@ -2,9 +2,9 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pytest
 
@@ -12,10 +12,10 @@ from ctt_state.crypto import address_of, public_key
 from ctt_state.genesis import development_key
 from ctt_state.transaction import sign_transaction
 from ctt_state.units import hex_of
-from node.cli.main import main
 from node.journal import Place, read_journal
 from node.keys import load_key
 from node.store import Store
+from tests.cli_world import Ctt
 from tests.live_network import VALIDATORS, LiveNetwork, call, wait_for
 from tests.live_node import LiveNode
 
@@ -26,27 +26,9 @@ LONG: Final = 3 * EPOCH_BLOCKS  # a chain that somebody joins late
 TRADERS_KEY: Final = bytes.fromhex("59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d")
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Ctt = Callable[..., Result]
-
-
 @pytest.fixture
 def ctt(capsys: pytest.CaptureFixture[str]) -> Ctt:
-    """Runs the command in this process."""
-
-    def run(*arguments: object) -> Result:
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        result = Result(int(code), *capsys.readouterr())
-        assert "Traceback" not in result.err
-        return result
-
-    return run
+    return Ctt(capsys)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import pytest
 
@@ -31,6 +31,7 @@ from node.store import StorageMissing, Store
 from p2p import messages as wire
 from p2p.identity import REVOKED_FILE, load_identity, show_serial
 from p2p.network import Chain, Delivered, Endpoint, Network, PeerInfo
+from tests.cli_world import Ctt, Result
 from tests.ledger_world import ALICE_KEY, CHAIN_ID, GENESIS, add_block, document, make_ledger, sign
 from tests.live_network import wait_for
 
@@ -41,30 +42,12 @@ SOON_S: Final = 10.0
 Lie = Callable[[wire.Request, wire.Reply], wire.Reply | None]
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Ctt = Callable[..., Result]
-
-
 @pytest.fixture
 def ctt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Ctt:
-    """Runs the command in this process, with little patience; what fails says so in one line."""
+    """With little patience."""
     monkeypatch.setattr("node.cli.asking.ANSWER_SECONDS", 0.5)
     monkeypatch.setattr("node.cli.asking.CONNECT_SECONDS", 1.5)
-
-    def run(*arguments: object) -> Result:
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        result = Result(int(code), *capsys.readouterr())
-        assert "Traceback" not in result.err
-        assert result.err.count("\n") == (1 if result.code else 0), result.err
-        return result
-
-    return run
+    return Ctt(capsys, one_line=True)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import plyvel
 import pytest
@@ -35,6 +35,7 @@ from node.datadir import DirectoryLock
 from node.exits import Exit, Failure
 from node.keys import create_key
 from rpc.server import ServerConfig
+from tests.cli_world import Ctt, Result
 
 SHIPPED: Final = Path(__file__).parent.parent / "genesis.json"
 HASH: Final = hex_of(load_genesis(SHIPPED.read_bytes()).hash)
@@ -44,32 +45,9 @@ STOP_SECONDS_MAX: Final = 5.0
 REFUSED: Final = "ctt: the genesis document is refused:\n"
 
 
-class Result(NamedTuple):
-    """How a command ended and what it said. Nothing that a user can do wrong may show a traceback."""
-
-    code: int
-    out: str
-    err: str
-
-
-Ctt = Callable[..., Result]
-
-
 @pytest.fixture
 def ctt(capsys: pytest.CaptureFixture[str]) -> Ctt:
-    """Runs the command in this process."""
-
-    def run(*arguments: object) -> Result:
-        capsys.readouterr()
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        result = Result(int(code), *capsys.readouterr())
-        assert "Traceback" not in result.err
-        return result
-
-    return run
+    return Ctt(capsys)
 
 
 def spawn(*arguments: object) -> Result:

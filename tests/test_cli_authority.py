@@ -3,12 +3,12 @@
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import pytest
 
@@ -20,9 +20,9 @@ from ctt_state.units import ZERO_HASH, Address, Height, hex_of
 from ctt_state.validators import Member, ValidatorSet
 from node.cli.authority import REFUSALS, explain_revert
 from node.cli.governance import Epoch, Proposal, Standing, describe_standing, summarise_standing
-from node.cli.main import main
 from node.journal import VOTES
 from node.keys import KEY_FILE, create_key, load_key
+from tests.cli_world import Ctt, Result
 from tests.live_network import LiveNetwork, wait_for
 from tests.live_node import LiveNode
 
@@ -31,33 +31,9 @@ STRANGER: Final = Address(b"\x5a" * 20)
 STRANGERS_KEY: Final = hex_of(public_key(bytes(31) + b"\x05"))
 
 
-class Result(NamedTuple):
-    """How the command ended and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
-Ctt = Callable[..., Result]
-
-
 @pytest.fixture
 def ctt(capsys: pytest.CaptureFixture[str]) -> Ctt:
-    """Runs the command in this process."""
-
-    def run(*arguments: object) -> Result:
-        capsys.readouterr()
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        result = Result(int(code), *capsys.readouterr())
-        assert "Traceback" not in result.err
-        assert result.err.count("\n") == (1 if result.code else 0), result.err
-        return result
-
-    return run
+    return Ctt(capsys, one_line=True)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import pytest
 from cryptography import x509
@@ -15,49 +15,28 @@ from ctt_state.crypto import checksum_address
 from ctt_state.units import Address, hex_of
 from node.cli.ca import issue_development
 from node.cli.certificates import create_authority, open_authority
-from node.cli.main import main
 from node.exits import Failure
 from p2p.identity import Identity, PeerIdentity, load_identity, show_serial
+from tests.cli_world import Ctt, Result
 
 ALICE: Final = Address(bytes.fromhex("b57f333ee9520adf12630bd60fe07169a08a9b20"))
 BOB: Final = Address(b"\x0b" * 20)
 NOW: Final = datetime.now(UTC)
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Ca = Callable[..., Result]
+@pytest.fixture
+def ca(capsys: pytest.CaptureFixture[str]) -> Ctt:
+    return Ctt(capsys, "ca")
 
 
 @pytest.fixture
-def ca(capsys: pytest.CaptureFixture[str]) -> Ca:
-    """Runs `ctt ca` in this process."""
-
-    def run(*arguments: object) -> Result:
-        capsys.readouterr()
-        try:
-            code = main(["ca", *map(str, arguments)])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        result = Result(int(code), *capsys.readouterr())
-        assert "Traceback" not in result.err
-        return result
-
-    return run
-
-
-@pytest.fixture
-def made(ca: Ca, tmp_path: Path) -> Path:
+def made(ca: Ctt, tmp_path: Path) -> Path:
     """An authority."""
     assert ca("init", "--dir", tmp_path / "ca").code == 0
     return tmp_path / "ca"
 
 
-def issue(ca: Ca, made: Path, name: str, *more: object) -> Identity:
+def issue(ca: Ctt, made: Path, name: str, *more: object) -> Identity:
     out = made.parent / f"node-{name}" / "tls"
     result = ca("issue", "--dir", made, "--out", out, "--name", name, *more)
     assert result.code == 0, result.err
@@ -72,7 +51,7 @@ def files(directory: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_an_authority_signs_nodes_only_and_keeps_its_key_to_itself(ca: Ca, tmp_path: Path) -> None:
+def test_an_authority_signs_nodes_only_and_keeps_its_key_to_itself(ca: Ctt, tmp_path: Path) -> None:
     result = ca("init", "--dir", tmp_path / "ca", "--name", "Sonnenstraße", "--days", 20)
 
     assert result.code == 0
@@ -90,7 +69,7 @@ def test_an_authority_signs_nodes_only_and_keeps_its_key_to_itself(ca: Ca, tmp_p
     assert mode(tmp_path / "ca") == 0o700
 
 
-def test_a_validator_gets_an_identity_of_its_own(ca: Ca, made: Path) -> None:
+def test_a_validator_gets_an_identity_of_its_own(ca: Ctt, made: Path) -> None:
     out = made.parent / "node" / "tls"
 
     result = ca(
@@ -112,7 +91,7 @@ def test_a_validator_gets_an_identity_of_its_own(ca: Ca, made: Path) -> None:
     assert (out / "ca.pem").read_bytes() == (made / "ca.pem").read_bytes()
 
 
-def test_a_nodes_certificate_is_for_handshakes_of_both_sides_and_nothing_else(ca: Ca, made: Path) -> None:
+def test_a_nodes_certificate_is_for_handshakes_of_both_sides_and_nothing_else(ca: Ctt, made: Path) -> None:
     issue(ca, made, "validator-1")
 
     certificate = x509.load_pem_x509_certificate((made.parent / "node-validator-1/tls/node.pem").read_bytes())
@@ -127,7 +106,7 @@ def test_a_nodes_certificate_is_for_handshakes_of_both_sides_and_nothing_else(ca
     assert not usage.key_cert_sign
 
 
-def test_a_key_is_private_whatever_the_umask(ca: Ca, tmp_path: Path) -> None:
+def test_a_key_is_private_whatever_the_umask(ca: Ctt, tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         ca("init", "--dir", tmp_path / "ca")
@@ -139,7 +118,7 @@ def test_a_key_is_private_whatever_the_umask(ca: Ca, tmp_path: Path) -> None:
     assert mode(tmp_path / "tls/node.pem") == 0o644
 
 
-def test_an_authority_is_never_overwritten(ca: Ca, made: Path) -> None:
+def test_an_authority_is_never_overwritten(ca: Ctt, made: Path) -> None:
     before = files(made)
 
     result = ca("init", "--dir", made)
@@ -150,7 +129,7 @@ def test_an_authority_is_never_overwritten(ca: Ca, made: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ca.key", "ca.pem", "revoked.txt", "issued"])
-def test_not_even_a_part_of_an_authority_is_overwritten(ca: Ca, tmp_path: Path, name: str) -> None:
+def test_not_even_a_part_of_an_authority_is_overwritten(ca: Ctt, tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to("nowhere")
 
     assert ca("init", "--dir", tmp_path).code == 73
@@ -160,7 +139,7 @@ def test_not_even_a_part_of_an_authority_is_overwritten(ca: Ca, tmp_path: Path, 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")])
 def test_an_identity_is_never_overwritten(
-    ca: Ca, made: Path, tmp_path: Path, make: Callable[[Path], object]
+    ca: Ctt, made: Path, tmp_path: Path, make: Callable[[Path], object]
 ) -> None:
     make(tmp_path / "tls")
 
@@ -171,7 +150,7 @@ def test_an_identity_is_never_overwritten(
     assert list((made / "issued").iterdir()) == []
 
 
-def test_what_cannot_be_made_is_said(ca: Ca, made: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_made_is_said(ca: Ctt, made: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     for arguments in (
@@ -184,7 +163,7 @@ def test_what_cannot_be_made_is_said(ca: Ca, made: Path, tmp_path: Path) -> None
         assert "Not a directory" in result.err
 
 
-def test_the_rest_of_an_interrupted_issue_is_no_obstacle(ca: Ca, made: Path, tmp_path: Path) -> None:
+def test_the_rest_of_an_interrupted_issue_is_no_obstacle(ca: Ctt, made: Path, tmp_path: Path) -> None:
     (tmp_path / "tls.new").mkdir()
     (tmp_path / "tls.new" / "node.key").touch()
 
@@ -217,7 +196,7 @@ def test_the_rest_of_an_interrupted_issue_is_no_obstacle(ca: Ca, made: Path, tmp
     ],
 )
 def test_a_wrong_option_is_named(
-    ca: Ca, made: Path, tmp_path: Path, option: str, value: str, problem: str
+    ca: Ctt, made: Path, tmp_path: Path, option: str, value: str, problem: str
 ) -> None:
     arguments = {"--dir": made, "--out": tmp_path / "tls", "--name": "a"} | {option: value}
 
@@ -233,12 +212,12 @@ def test_a_wrong_option_is_named(
     "arguments",
     [[], ["issue"], ["issue", "--dir", "x"], ["init"], ["revoke", "--dir", "x"], ["list"], ["renew"]],
 )
-def test_a_call_that_lacks_something_ends_with_64(ca: Ca, arguments: list[str]) -> None:
+def test_a_call_that_lacks_something_ends_with_64(ca: Ctt, arguments: list[str]) -> None:
     assert ca(*arguments).code == 64
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\tb"])
-def test_a_name_that_no_authority_can_bear_is_refused(ca: Ca, tmp_path: Path, name: str) -> None:
+def test_a_name_that_no_authority_can_bear_is_refused(ca: Ctt, tmp_path: Path, name: str) -> None:
     result = ca("init", "--dir", tmp_path / "ca", "--name", name)
 
     assert result.code == 64
@@ -263,7 +242,7 @@ def test_a_name_that_no_authority_can_bear_is_refused(ca: Ca, tmp_path: Path, na
     ],
 )
 def test_a_damaged_authority_is_not_used(
-    ca: Ca,
+    ca: Ctt,
     made: Path,
     tmp_path: Path,
     command: str,
@@ -281,7 +260,7 @@ def test_a_damaged_authority_is_not_used(
     assert not (tmp_path / "tls").exists()
 
 
-def test_an_authority_with_anothers_key_is_refused(ca: Ca, made: Path, tmp_path: Path) -> None:
+def test_an_authority_with_anothers_key_is_refused(ca: Ctt, made: Path, tmp_path: Path) -> None:
     foreign = create_authority(tmp_path / "foreign", "Foreign", now=NOW, days=10)
     (made / "ca.key").write_bytes((foreign.directory / "ca.key").read_bytes())
 
@@ -291,7 +270,7 @@ def test_an_authority_with_anothers_key_is_refused(ca: Ca, made: Path, tmp_path:
     assert "ca.key: is not the key of" in result.err
 
 
-def test_a_node_is_no_authority(ca: Ca, made: Path, tmp_path: Path) -> None:
+def test_a_node_is_no_authority(ca: Ctt, made: Path, tmp_path: Path) -> None:
     issue(ca, made, "a")
     node = tmp_path / "node-a" / "tls"
     (node / "ca.pem").write_bytes((node / "node.pem").read_bytes())
@@ -304,7 +283,7 @@ def test_a_node_is_no_authority(ca: Ca, made: Path, tmp_path: Path) -> None:
     assert "not the certificate of an authority" in result.err
 
 
-def test_an_expired_authority_issues_nothing(ca: Ca, tmp_path: Path) -> None:
+def test_an_expired_authority_issues_nothing(ca: Ctt, tmp_path: Path) -> None:
     create_authority(tmp_path / "ca", "Old", now=NOW - timedelta(days=10), days=5)
 
     result = ca("issue", "--dir", tmp_path / "ca", "--out", tmp_path / "tls", "--name", "a")
@@ -316,7 +295,7 @@ def test_an_expired_authority_issues_nothing(ca: Ca, tmp_path: Path) -> None:
 # Names, validators, revocation
 
 
-def test_a_name_and_a_validator_belong_together(ca: Ca, made: Path, tmp_path: Path) -> None:
+def test_a_name_and_a_validator_belong_together(ca: Ctt, made: Path, tmp_path: Path) -> None:
     issue(ca, made, "alice", "--validator", hex_of(ALICE))
     issue(ca, made, "follower-1")
 
@@ -331,7 +310,7 @@ def test_a_name_and_a_validator_belong_together(ca: Ca, made: Path, tmp_path: Pa
         assert "revoke it first, or choose another name" in result.err
 
 
-def test_renewing_repeats_name_and_validator(ca: Ca, made: Path, tmp_path: Path) -> None:
+def test_renewing_repeats_name_and_validator(ca: Ctt, made: Path, tmp_path: Path) -> None:
     first = issue(ca, made, "alice", "--validator", hex_of(ALICE))
 
     options = ("--name", "alice", "--validator", hex_of(ALICE))
@@ -342,14 +321,14 @@ def test_renewing_repeats_name_and_validator(ca: Ca, made: Path, tmp_path: Path)
     assert second.own.serial != first.own.serial
 
 
-def test_revoked_and_expired_names_are_free_again(ca: Ca, made: Path) -> None:
+def test_revoked_and_expired_names_are_free_again(ca: Ctt, made: Path) -> None:
     issue(ca, made, "alice", "--validator", hex_of(ALICE))
     assert ca("revoke", "--dir", made, "alice").code == 0
 
     assert issue(ca, made, "bob", "--validator", hex_of(ALICE)).own.validator == ALICE
 
 
-def test_the_list_says_what_each_certificate_is_worth(ca: Ca, tmp_path: Path) -> None:
+def test_the_list_says_what_each_certificate_is_worth(ca: Ctt, tmp_path: Path) -> None:
     made = tmp_path / "ca"
     authority = create_authority(made, "Consortium", now=NOW - timedelta(days=60), days=600)
     old = NOW - timedelta(days=30)
@@ -367,7 +346,7 @@ def test_the_list_says_what_each_certificate_is_worth(ca: Ca, tmp_path: Path) ->
     assert len(lines) == 3
 
 
-def test_a_name_is_revoked_with_all_its_certificates(ca: Ca, made: Path, tmp_path: Path) -> None:
+def test_a_name_is_revoked_with_all_its_certificates(ca: Ctt, made: Path, tmp_path: Path) -> None:
     first, other = issue(ca, made, "alice"), issue(ca, made, "bob")
     ca("issue", "--dir", made, "--out", tmp_path / "tls", "--name", "alice")
     second = load_identity(tmp_path / "tls", NOW)
@@ -381,7 +360,7 @@ def test_a_name_is_revoked_with_all_its_certificates(ca: Ca, made: Path, tmp_pat
     assert show_serial(other.own.serial) not in (made / "revoked.txt").read_text()
 
 
-def test_one_certificate_is_revoked_by_its_serial_number(ca: Ca, made: Path, tmp_path: Path) -> None:
+def test_one_certificate_is_revoked_by_its_serial_number(ca: Ctt, made: Path, tmp_path: Path) -> None:
     first = issue(ca, made, "alice")
     ca("issue", "--dir", made, "--out", tmp_path / "tls", "--name", "alice")
 
@@ -392,7 +371,7 @@ def test_one_certificate_is_revoked_by_its_serial_number(ca: Ca, made: Path, tmp
     assert load_identity(tmp_path / "tls", NOW).own.name == "alice"
 
 
-def test_revoking_again_changes_nothing(ca: Ca, made: Path) -> None:
+def test_revoking_again_changes_nothing(ca: Ctt, made: Path) -> None:
     issue(ca, made, "alice")
     ca("revoke", "--dir", made, "alice")
     before = files(made)
@@ -404,7 +383,7 @@ def test_revoking_again_changes_nothing(ca: Ca, made: Path) -> None:
     assert files(made) == before
 
 
-def test_what_the_authority_did_not_issue_is_not_revoked(ca: Ca, made: Path) -> None:
+def test_what_the_authority_did_not_issue_is_not_revoked(ca: Ctt, made: Path) -> None:
     before = files(made)
 
     for unknown in ("alice", "12ab", "\n", "f" * 50):
@@ -415,7 +394,7 @@ def test_what_the_authority_did_not_issue_is_not_revoked(ca: Ca, made: Path) -> 
     assert files(made) == before
 
 
-def test_what_an_operator_wrote_to_the_list_stays(ca: Ca, made: Path) -> None:
+def test_what_an_operator_wrote_to_the_list_stays(ca: Ctt, made: Path) -> None:
     issue(ca, made, "alice")
     (made / "revoked.txt").write_text("# by hand\n12ab # bought, never paid")
 
@@ -426,7 +405,7 @@ def test_what_an_operator_wrote_to_the_list_stays(ca: Ca, made: Path) -> None:
     assert len(lines) == 3
 
 
-def test_a_new_node_gets_the_list_as_it_is(ca: Ca, made: Path) -> None:
+def test_a_new_node_gets_the_list_as_it_is(ca: Ctt, made: Path) -> None:
     alice = issue(ca, made, "alice")
     ca("revoke", "--dir", made, "alice")
 

@@ -2,9 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pytest
 
@@ -13,9 +12,9 @@ from ctt_state.genesis import development_key, load_genesis
 from ctt_state.units import Hash, hex_of
 from ctt_state.votes import Statement, Vote, sign_vote
 from node.cli.init import initialise
-from node.cli.main import main
 from node.datadir import DirectoryLock
 from node.journal import BelowFloor, Journal, Place, journal_path, read_journal
+from tests.cli_world import Ctt
 from tests.test_journal import certificate, finalize, make_block, notarize, nullify
 
 SHIPPED: Final = (Path(__file__).parent.parent / "genesis.json").read_bytes()
@@ -25,30 +24,9 @@ KEY: Final = public_key(SECRET)
 START: Final = (0, 0, 0)
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Ctt = Callable[..., Result]
-
-
 @pytest.fixture
 def ctt(capsys: pytest.CaptureFixture[str]) -> Ctt:
-    """Runs `ctt journal` in this process."""
-
-    def run(*arguments: object) -> Result:
-        capsys.readouterr()
-        try:
-            code = main(["journal", *map(str, arguments)])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        result = Result(int(code), *capsys.readouterr())
-        assert "Traceback" not in result.err
-        return result
-
-    return run
+    return Ctt(capsys, "journal")
 
 
 def make_directory(path: Path) -> Path:

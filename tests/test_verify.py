@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgpack
 import plyvel
@@ -19,6 +19,7 @@ from ctt_state.votes import Certificate, Kind, Statement
 from node.cli.main import main
 from node.exits import Exit
 from node.ledger import Ledger
+from tests.cli_world import Result
 from tests.ledger_world import (
     ALICE,
     ALICE_KEY,
@@ -50,12 +51,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         add_block(ledger, [sign(ALICE_KEY, nonce), *calls])
     ledger.close()
     return directory
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
