@@ -27,7 +27,7 @@ define find_python
 	fi
 endef
 
-.PHONY: help run test sim check format bench lock clean
+.PHONY: help run test sim check format bench docs lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,10 @@ format: $(DEVELOPMENT)  ## formats the code and sorts imports
 
 bench: $(RUNTIME)  ## the ledger at growing sizes, JSON out; with URL=http://127.0.0.1:8545 the throughput of that node
 	$(BIN)/python -m $(if $(URL),bench.throughput --url $(URL),bench.state) $(BENCH_ARGS)
+
+docs: $(DEVELOPMENT)  ## writes docs/RPC.md anew, with the answers of a small chain as its examples
+	$(BIN)/python -m tests.rpc_examples
+	$(BIN)/python -m rpc.handbook > docs/RPC.md
 
 lock: $(DEVELOPMENT)  ## writes the lock files anew; LOCK_ARGS=--upgrade for newer versions
 	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --all-build-deps -o requirements.lock pyproject.toml

@@ -8,6 +8,7 @@ from ctt_state.modules import MODULES
 from ctt_state.records import CttConfig, CttSupply
 from ctt_state.units import hex_of
 from ctt_state.view import find
+from rpc import schemas
 from rpc.ctt_energy import ENERGY
 from rpc.door import Caller
 from rpc.figures import energy
@@ -21,7 +22,7 @@ CTT_METHODS: Final = Registry({**ENERGY.methods, **READINGS.methods, **PROOFS.me
 STALLED_MS: Final = 5_000  # an outage of one leader costs less than a second
 
 
-@CTT_METHODS.method("ctt_abi")
+@CTT_METHODS.method("ctt_abi", result=schemas.MODULES)
 def abi(caller: Caller) -> RawJson:
     """Each native module's address and ABI, by its name."""
     return _abi()
@@ -36,7 +37,7 @@ def _abi() -> RawJson:
     return RawJson(dumps(modules))
 
 
-@CTT_METHODS.method("ctt_chainStatus")
+@CTT_METHODS.method("ctt_chainStatus", result=schemas.CHAIN_STATUS)
 def chain_status(caller: Caller) -> Json:
     """The chain at a glance: which it is, height, time, validators, pool, peers, tokens and the energy they hold.
 

@@ -20,6 +20,7 @@ from ctt_state.records import (
 )
 from ctt_state.units import ZERO_ADDRESS, Address, Height, TokenId, hex_of
 from ctt_state.view import Lookup, find
+from rpc import schemas
 from rpc.door import Caller
 from rpc.figures import energy, energy_price, money, power
 from rpc.jsontext import Json
@@ -58,7 +59,7 @@ def _find(caller: Caller, block: BlockRef, kind: type[R], key: bytes) -> tuple[_
     return None if state is None or found is None else (state, found)
 
 
-@ENERGY.method("ctt_supply", _BLOCK)
+@ENERGY.method("ctt_supply", _BLOCK, result=schemas.maybe(schemas.SUPPLY))
 def supply(caller: Caller, block: BlockRef) -> Json:
     """The CTT: its name and admin, how many tokens there are and may be, what one holds and costs empty, and the energy
     in all of them: what was ever stored less what was ever covered. Null while it is not created."""
@@ -81,7 +82,7 @@ def supply(caller: Caller, block: BlockRef) -> Json:
     }
 
 
-@ENERGY.method("ctt_token", Param("tokenId", COUNT), _BLOCK)
+@ENERGY.method("ctt_token", Param("tokenId", COUNT), _BLOCK, result=schemas.maybe(schemas.TOKEN))
 def token(caller: Caller, token_id: int, block: BlockRef) -> Json:
     """A token: whose it is, the energy in it, whether it is on sale and for how much. The selling price is the token's
     price and that of its energy together; prices are those last set, also while it is not on sale. Null when there is
@@ -100,6 +101,7 @@ def token(caller: Caller, token_id: int, block: BlockRef) -> Json:
     Param("limit", PAGE_SIZE, TOKENS_PAGE_MAX),
     _BLOCK,
     cost=10,
+    result=schemas.maybe(schemas.TOKENS),
 )
 def tokens_of(caller: Caller, owner: Address, offset: int, limit: int, block: BlockRef) -> Json:
     """The owner's tokens from `offset` on, 1 to 100 of them, in the order of its shelf: full, partly charged, empty, on
@@ -121,7 +123,7 @@ def tokens_of(caller: Caller, owner: Address, offset: int, limit: int, block: Bl
     }
 
 
-@ENERGY.method("ctt_prosumer", Param("address", ADDRESS), _BLOCK)
+@ENERGY.method("ctt_prosumer", Param("address", ADDRESS), _BLOCK, result=schemas.maybe(schemas.PROSUMER))
 def prosumer(caller: Caller, address: Address, block: BlockRef) -> Json:
     """A prosumer: its meter, how its tokens are charged, and its totals. Of what was produced, the rest that was not
     stored went to the grid; of what was consumed, the rest that tokens did not cover is billed. `lastReading` are the
@@ -154,7 +156,7 @@ def prosumer(caller: Caller, address: Address, block: BlockRef) -> Json:
     }
 
 
-@ENERGY.method("ctt_energyOf", Param("owner", ADDRESS), _BLOCK)
+@ENERGY.method("ctt_energyOf", Param("owner", ADDRESS), _BLOCK, result=schemas.maybe(schemas.STORED_ENERGY))
 def energy_of(caller: Caller, owner: Address, block: BlockRef) -> Json:
     """The energy in the owner's tokens that are not on sale, and what these could still take. Null for an owner that
     the chain has never seen."""
@@ -165,7 +167,7 @@ def energy_of(caller: Caller, owner: Address, block: BlockRef) -> Json:
     return {"height": state.height} | _stored_and_spare(shelf, state.config)
 
 
-@ENERGY.method("ctt_meter", Param("address", ADDRESS), _BLOCK)
+@ENERGY.method("ctt_meter", Param("address", ADDRESS), _BLOCK, result=schemas.maybe(schemas.METER))
 def meter(caller: Caller, address: Address, block: BlockRef) -> Json:
     """A smart meter: who certified it, what it measures and up to which power (null: no limit), and the prosumer that
     it has confirmed; a concentrator names none. Null for an address that was never certified."""

@@ -14,6 +14,7 @@ from ctt_state.records import Account
 from ctt_state.transaction import ContractCreation, Signed, intrinsic_gas_of
 from ctt_state.transition import CallResult, call
 from ctt_state.units import Address, Gas, Hash, Height, Ms
+from rpc import schemas
 from rpc.access import Role
 from rpc.blocks import Blocks
 from rpc.door import Caller
@@ -68,43 +69,43 @@ _ZERO_SLOT: Final = "0x" + "00" * 32
 # --- the node and the chain ----------------------------------------------------------------------------------------
 
 
-@ETH.method("web3_clientVersion")
+@ETH.method("web3_clientVersion", result=schemas.STRING)
 def client_version(caller: Caller) -> str:
     """The node's name and version."""
     return caller.chain.client_version
 
 
-@ETH.method("web3_sha3", Param("data", DATA))
+@ETH.method("web3_sha3", Param("data", DATA), result=schemas.HASH)
 def sha3(caller: Caller, data: bytes) -> RawJson:
     """Keccak-256 of the data."""
     return hex_text(keccak(data))
 
 
-@ETH.method("net_version")
+@ETH.method("net_version", result=schemas.STRING)
 def network_version(caller: Caller) -> str:
     """The chain id, in decimal."""
     return str(caller.chain.parameters.chain_id)
 
 
-@ETH.method("net_listening")
+@ETH.method("net_listening", result=schemas.BOOLEAN)
 def is_listening(caller: Caller) -> bool:
     """True: a node always listens for peers."""
     return True
 
 
-@ETH.method("net_peerCount")
+@ETH.method("net_peerCount", result=schemas.QUANTITY)
 def peer_count(caller: Caller) -> str:
     """How many peers are connected."""
     return hex(caller.chain.peer_count())
 
 
-@ETH.method("eth_chainId")
+@ETH.method("eth_chainId", result=schemas.QUANTITY)
 def chain_id(caller: Caller) -> str:
     """The chain id that transactions are signed for."""
     return hex(caller.chain.parameters.chain_id)
 
 
-@ETH.method("eth_syncing")
+@ETH.method("eth_syncing", result=schemas.SYNCING)
 def syncing(caller: Caller) -> Json:
     """False, or how far a node that is behind has come."""
     if not caller.chain.is_syncing():
@@ -113,19 +114,19 @@ def syncing(caller: Caller) -> Json:
     return {"startingBlock": "0x0", "currentBlock": number, "highestBlock": number}
 
 
-@ETH.method("eth_blockNumber")
+@ETH.method("eth_blockNumber", result=schemas.QUANTITY)
 def block_number(caller: Caller) -> str:
     """The height of the newest final block."""
     return hex(caller.chain.head.block.header.height)
 
 
-@ETH.method("eth_accounts")
+@ETH.method("eth_accounts", result=schemas.listed(schemas.ADDRESS, 0))
 def accounts(caller: Caller) -> Json:
     """None: the node holds no user's keys."""
     return []
 
 
-@ETH.method("eth_capabilities")
+@ETH.method("eth_capabilities", result=schemas.CAPABILITIES)
 def capabilities(caller: Caller) -> Json:
     """What the node keeps: blocks, transactions, receipts and logs since its chain began here, and the state of the
     newest blocks."""
@@ -145,13 +146,13 @@ def capabilities(caller: Caller) -> Json:
 # --- fees ----------------------------------------------------------------------------------------------------------
 
 
-@ETH.method("eth_gasPrice")
+@ETH.method("eth_gasPrice", result=schemas.QUANTITY)
 def gas_price(caller: Caller) -> str:
     """What a unit of gas costs, in wei: the chain's minimum, which everyone pays."""
     return hex(caller.chain.parameters.minimum_gas_price_wei)
 
 
-@ETH.method("eth_maxPriorityFeePerGas")
+@ETH.method("eth_maxPriorityFeePerGas", result=schemas.QUANTITY)
 def max_priority_fee(caller: Caller) -> str:
     """Zero: a tip buys nothing here."""
     return "0x0"
@@ -163,6 +164,7 @@ def max_priority_fee(caller: Caller) -> str:
     Param("newestBlock", BLOCK_NUMBER),
     Param("rewardPercentiles", PERCENTILES, None),
     cost=10,
+    result=schemas.FEE_HISTORY,
 )
 async def fee_history(caller: Caller, count: int, newest: Tag | int, percentiles: list[float] | None) -> Json:
     """Fees and use of up to 128 blocks: the constant price, and tips of zero."""
@@ -190,7 +192,11 @@ async def fee_history(caller: Caller, count: int, newest: Tag | int, percentiles
 
 
 @ETH.method(
-    "eth_getBlockByNumber", Param("block", BLOCK_NUMBER), Param("fullTransactions", BOOL, False), cost=2
+    "eth_getBlockByNumber",
+    Param("block", BLOCK_NUMBER),
+    Param("fullTransactions", BOOL, False),
+    cost=2,
+    result=schemas.maybe(schemas.BLOCK_RESULT),
 )
 async def block_by_number(caller: Caller, block: BlockRef, whole: bool) -> RawJson | None:
     """The block with its transactions, or their hashes; null above the head."""
@@ -198,7 +204,13 @@ async def block_by_number(caller: Caller, block: BlockRef, whole: bool) -> RawJs
     return None if view is None else await _block(view, whole)
 
 
-@ETH.method("eth_getBlockByHash", Param("blockHash", HASH), Param("fullTransactions", BOOL, False), cost=2)
+@ETH.method(
+    "eth_getBlockByHash",
+    Param("blockHash", HASH),
+    Param("fullTransactions", BOOL, False),
+    cost=2,
+    result=schemas.maybe(schemas.BLOCK_RESULT),
+)
 async def block_by_hash(caller: Caller, block_hash: Hash, whole: bool) -> RawJson | None:
     """The block with its transactions, or their hashes; null when there is none of this hash."""
     view = caller.blocks.find(block_hash)
@@ -216,20 +228,31 @@ async def _block(view: BlockView, whole: bool) -> RawJson:
     return view.block(array(transactions))
 
 
-@ETH.method("eth_getBlockTransactionCountByNumber", Param("block", BLOCK_NUMBER))
+@ETH.method(
+    "eth_getBlockTransactionCountByNumber",
+    Param("block", BLOCK_NUMBER),
+    result=schemas.maybe(schemas.QUANTITY),
+)
 def transaction_count_by_number(caller: Caller, block: BlockRef) -> str | None:
     """How many transactions the block has; null above the head."""
     view = caller.blocks.find(block)
     return None if view is None else hex(view.count)
 
 
-@ETH.method("eth_getBlockTransactionCountByHash", Param("blockHash", HASH))
+@ETH.method(
+    "eth_getBlockTransactionCountByHash", Param("blockHash", HASH), result=schemas.maybe(schemas.QUANTITY)
+)
 def transaction_count_by_hash(caller: Caller, block_hash: Hash) -> str | None:
     """How many transactions the block has; null when there is none of this hash."""
     return transaction_count_by_number(caller, block_hash)
 
 
-@ETH.method("eth_getBlockReceipts", Param("block", BLOCK), cost=10)
+@ETH.method(
+    "eth_getBlockReceipts",
+    Param("block", BLOCK),
+    cost=10,
+    result=schemas.maybe(schemas.listed(schemas.RECEIPT)),
+)
 async def block_receipts(caller: Caller, block: BlockRef) -> RawJson | None:
     """The receipts of all transactions of the block, in order; null when there is no such block."""
     view = caller.blocks.find(block)
@@ -246,7 +269,9 @@ async def block_receipts(caller: Caller, block: BlockRef) -> RawJson | None:
 # --- transactions --------------------------------------------------------------------------------------------------
 
 
-@ETH.method("eth_getTransactionByHash", Param("transactionHash", HASH))
+@ETH.method(
+    "eth_getTransactionByHash", Param("transactionHash", HASH), result=schemas.maybe(schemas.TRANSACTION)
+)
 def transaction_by_hash(caller: Caller, transaction_hash: Hash) -> RawJson | None:
     """The transaction, final or in the pool; null when it is unknown."""
     found = _find(caller.blocks, transaction_hash)
@@ -257,20 +282,32 @@ def transaction_by_hash(caller: Caller, transaction_hash: Hash) -> RawJson | Non
     return None if pending is None else pending_transaction(pending)
 
 
-@ETH.method("eth_getTransactionByBlockNumberAndIndex", Param("block", BLOCK_NUMBER), Param("index", QUANTITY))
+@ETH.method(
+    "eth_getTransactionByBlockNumberAndIndex",
+    Param("block", BLOCK_NUMBER),
+    Param("index", QUANTITY),
+    result=schemas.maybe(schemas.TRANSACTION),
+)
 def transaction_by_number_and_index(caller: Caller, block: BlockRef, index: int) -> RawJson | None:
     """The transaction at this place, or null."""
     view = caller.blocks.find(block)
     return None if view is None or index >= view.count else view.transaction(index)
 
 
-@ETH.method("eth_getTransactionByBlockHashAndIndex", Param("blockHash", HASH), Param("index", QUANTITY))
+@ETH.method(
+    "eth_getTransactionByBlockHashAndIndex",
+    Param("blockHash", HASH),
+    Param("index", QUANTITY),
+    result=schemas.maybe(schemas.TRANSACTION),
+)
 def transaction_by_hash_and_index(caller: Caller, block_hash: Hash, index: int) -> RawJson | None:
     """The transaction at this place, or null."""
     return transaction_by_number_and_index(caller, block_hash, index)
 
 
-@ETH.method("eth_getTransactionReceipt", Param("transactionHash", HASH))
+@ETH.method(
+    "eth_getTransactionReceipt", Param("transactionHash", HASH), result=schemas.maybe(schemas.RECEIPT)
+)
 def transaction_receipt(caller: Caller, transaction_hash: Hash) -> RawJson | None:
     """What the transaction did; null until its block is final."""
     found = _find(caller.blocks, transaction_hash)
@@ -294,7 +331,13 @@ async def _send_many(caller: Caller, calls: Sequence[Sequence[Any]]) -> list[Raw
     return [answer if isinstance(answer, Exception) else hex_text(answer) for answer in answers]
 
 
-@ETH.method("eth_sendRawTransaction", Param("transaction", RAW_TRANSACTION), many=_send_many, cost=2)
+@ETH.method(
+    "eth_sendRawTransaction",
+    Param("transaction", RAW_TRANSACTION),
+    many=_send_many,
+    cost=2,
+    result=schemas.HASH,
+)
 async def send_raw_transaction(caller: Caller, raw: bytes) -> RawJson:
     """Takes a signed transaction into the pool and gives its hash."""
     return hex_text(await caller.chain.submit(raw))
@@ -305,6 +348,8 @@ async def send_raw_transaction(caller: Caller, raw: bytes) -> RawJson:
     Param("transaction", RAW_TRANSACTION),
     Param("timeoutMs", TIMEOUT_MS, SYNC_TIMEOUT_MS),
     cost=2,
+    result=schemas.maybe(schemas.RECEIPT),
+    errors=(NotYetIncluded,),
 )
 async def send_raw_transaction_sync(caller: Caller, raw: bytes, timeout_ms: int) -> RawJson | None:
     """Takes a signed transaction into the pool and gives its receipt once it is final (EIP-7966).
@@ -324,13 +369,13 @@ async def send_raw_transaction_sync(caller: Caller, raw: bytes, timeout_ms: int)
 # --- state ---------------------------------------------------------------------------------------------------------
 
 
-@ETH.method("eth_getBalance", Param("address", ADDRESS), _BLOCK)
+@ETH.method("eth_getBalance", Param("address", ADDRESS), _BLOCK, result=schemas.QUANTITY)
 def balance(caller: Caller, address: Address, block: BlockRef) -> str:
     """The balance in wei."""
     return hex(_account(caller, address, block).balance)
 
 
-@ETH.method("eth_getTransactionCount", Param("address", ADDRESS), _BLOCK)
+@ETH.method("eth_getTransactionCount", Param("address", ADDRESS), _BLOCK, result=schemas.QUANTITY)
 def transaction_count(caller: Caller, address: Address, block: BlockRef) -> str:
     """The next nonce; at `pending` after what the pool holds of this sender."""
     if block is Tag.PENDING:
@@ -338,14 +383,16 @@ def transaction_count(caller: Caller, address: Address, block: BlockRef) -> str:
     return hex(_account(caller, address, block).nonce)
 
 
-@ETH.method("eth_getCode", Param("address", ADDRESS), _BLOCK)
+@ETH.method("eth_getCode", Param("address", ADDRESS), _BLOCK, result=schemas.DATA)
 def code(caller: Caller, address: Address, block: BlockRef) -> str:
     """One byte at the native modules' addresses, nothing elsewhere."""
     caller.blocks.known_height(block)
     return MODULE_CODE if address in MODULES else "0x"
 
 
-@ETH.method("eth_getStorageAt", Param("address", ADDRESS), Param("position", SLOT), _BLOCK)
+@ETH.method(
+    "eth_getStorageAt", Param("address", ADDRESS), Param("position", SLOT), _BLOCK, result=schemas.HASH
+)
 def storage_at(caller: Caller, address: Address, position: bytes, block: BlockRef) -> str:
     """Zero: native modules keep records and no slots."""
     caller.blocks.known_height(block)
@@ -360,7 +407,15 @@ def _account(caller: Caller, address: Address, block: BlockRef) -> Account:
 # --- calls ---------------------------------------------------------------------------------------------------------
 
 
-@ETH.method("eth_call", Param("call", CALL), _BLOCK, Param("stateOverride", ANYTHING, None), cost=5)
+@ETH.method(
+    "eth_call",
+    Param("call", CALL),
+    _BLOCK,
+    Param("stateOverride", ANYTHING, None),
+    cost=5,
+    result=schemas.DATA,
+    errors=(ExecutionReverted, NotSupported),
+)
 def call_(caller: Caller, request: CallObject, block: BlockRef, override: Json) -> RawJson:
     """What the call gives, and changes nothing. A refusal of its rule is error 3, with the reason and the ABI error."""
     _check_no_override(override)
@@ -370,7 +425,15 @@ def call_(caller: Caller, request: CallObject, block: BlockRef, override: Json) 
     return hex_text(result.output)
 
 
-@ETH.method("eth_estimateGas", Param("call", CALL), _BLOCK, Param("stateOverride", ANYTHING, None), cost=5)
+@ETH.method(
+    "eth_estimateGas",
+    Param("call", CALL),
+    _BLOCK,
+    Param("stateOverride", ANYTHING, None),
+    cost=5,
+    result=schemas.QUANTITY,
+    errors=(ExecutionReverted, NotSupported),
+)
 def estimate_gas(caller: Caller, request: CallObject, block: BlockRef, override: Json) -> str:
     """The gas that the call uses, and a quarter more when it touches records: others may change the state before it
     is included, so that it touches more. `gas` in the call is the most that may be used."""
@@ -386,7 +449,7 @@ def estimate_gas(caller: Caller, request: CallObject, block: BlockRef, override:
     return hex(min(used + margin, allowed))
 
 
-@ETH.method("eth_createAccessList", Param("call", CALL), _BLOCK, cost=5)
+@ETH.method("eth_createAccessList", Param("call", CALL), _BLOCK, cost=5, result=schemas.ACCESS_LIST_RESULT)
 def create_access_list(caller: Caller, request: CallObject, block: BlockRef) -> Json:
     """An empty list, as access lists change nothing here, and the gas that the call uses."""
     result = _run(caller, request, block)
@@ -436,43 +499,43 @@ def _context(caller: Caller, block: BlockRef, height: int) -> BlockContext:
 # --- logs and filters ----------------------------------------------------------------------------------------------
 
 
-@ETH.method("eth_getLogs", Param("filter", LOG_QUERY), cost=20)
+@ETH.method("eth_getLogs", Param("filter", LOG_QUERY), cost=20, result=schemas.listed(schemas.LOG))
 async def get_logs(caller: Caller, query: LogQuery) -> RawJson:
     """The logs that match, of one block or of at most 1,000; at most 10,000 logs."""
     return array(await find_logs(caller.blocks, query))
 
 
-@ETH.method("eth_newFilter", Param("filter", LOG_QUERY))
+@ETH.method("eth_newFilter", Param("filter", LOG_QUERY), result=schemas.FILTER_ID)
 def new_filter(caller: Caller, query: LogQuery) -> str:
     """A filter of logs; it ends after five minutes unused."""
     return caller.door.filters.add_log_filter(caller.client, query)
 
 
-@ETH.method("eth_newBlockFilter")
+@ETH.method("eth_newBlockFilter", result=schemas.FILTER_ID)
 def new_block_filter(caller: Caller) -> str:
     """A filter of new blocks' hashes; it ends after five minutes unused."""
     return caller.door.filters.add_block_filter(caller.client)
 
 
-@ETH.method("eth_newPendingTransactionFilter")
+@ETH.method("eth_newPendingTransactionFilter", result=schemas.FILTER_ID)
 def new_pending_filter(caller: Caller) -> str:
     """A filter of hashes of transactions that enter the pool; it ends after five minutes unused."""
     return caller.door.filters.add_pending_filter(caller.client)
 
 
-@ETH.method("eth_getFilterChanges", Param("filterId", FILTER_ID), cost=5)
+@ETH.method("eth_getFilterChanges", Param("filterId", FILTER_ID), cost=5, result=schemas.CHANGES)
 async def filter_changes(caller: Caller, identity: str) -> RawJson:
     """What is new since the last time."""
     return array(await caller.door.filters.changes(identity))
 
 
-@ETH.method("eth_getFilterLogs", Param("filterId", FILTER_ID), cost=20)
+@ETH.method("eth_getFilterLogs", Param("filterId", FILTER_ID), cost=20, result=schemas.listed(schemas.LOG))
 async def filter_logs(caller: Caller, identity: str) -> RawJson:
     """All logs that match the filter, whatever has been told."""
     return array(await caller.door.filters.logs(identity))
 
 
-@ETH.method("eth_uninstallFilter", Param("filterId", FILTER_ID))
+@ETH.method("eth_uninstallFilter", Param("filterId", FILTER_ID), result=schemas.BOOLEAN)
 def uninstall_filter(caller: Caller, identity: str) -> bool:
     """Ends a filter; false when there is none of this id."""
     return caller.door.filters.remove(identity)
@@ -481,7 +544,9 @@ def uninstall_filter(caller: Caller, identity: str) -> bool:
 # --- subscriptions -------------------------------------------------------------------------------------------------
 
 
-@ETH.method("eth_subscribe", Param("kind", SUBSCRIPTION), Param("options", ANYTHING, None))
+@ETH.method(
+    "eth_subscribe", Param("kind", SUBSCRIPTION), Param("options", ANYTHING, None), result=schemas.FILTER_ID
+)
 def subscribe(caller: Caller, kind: SubscriptionKind, options: Json) -> str:
     """Over WebSocket: tells each new head, each log that matches, or each transaction that enters the pool."""
     if caller.session is None:
@@ -491,7 +556,7 @@ def subscribe(caller: Caller, kind: SubscriptionKind, options: Json) -> str:
     return caller.session.subscribe(kind, EVERY_LOG, whole=options is True)
 
 
-@ETH.method("eth_unsubscribe", Param("subscriptionId", FILTER_ID))
+@ETH.method("eth_unsubscribe", Param("subscriptionId", FILTER_ID), result=schemas.BOOLEAN)
 def unsubscribe(caller: Caller, identity: str) -> bool:
     """Ends a subscription of this WebSocket; false when it has none of this id."""
     return caller.session is not None and caller.session.unsubscribe(identity)
@@ -500,14 +565,14 @@ def unsubscribe(caller: Caller, identity: str) -> bool:
 # --- the pool ------------------------------------------------------------------------------------------------------
 
 
-@ETH.method("txpool_status")
+@ETH.method("txpool_status", result=schemas.POOL_STATUS)
 def pool_status(caller: Caller) -> Json:
     """How many transactions the next blocks can take, and how many wait for an earlier nonce."""
     pending, queued = caller.chain.pool_counts()
     return {"pending": hex(pending), "queued": hex(queued)}
 
 
-@ETH.method("txpool_content", role=Role.OPERATOR, cost=20)
+@ETH.method("txpool_content", role=Role.OPERATOR, cost=20, result=schemas.POOL_CONTENT)
 async def pool_content(caller: Caller) -> RawJson:
     """The pool's transactions by sender and nonce."""
     pending, queued = caller.chain.pool()

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from rpc.access import Role
+from rpc.errors import RpcError
 from rpc.params import Param
+from rpc.schemas import ANYTHING, Schema
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -17,7 +19,8 @@ class Method:
 
     `many`, where there is one, takes the argument lists of several calls that stand together in a batch, and gives a
     result or an exception for each. To clients below `role` there is no such method. `cost` is what a call takes from
-    the client's quota: 1 for what is looked up, about as many as it takes times as long for others.
+    the client's quota: 1 for what is looked up, about as many as it takes times as long for others. `result` describes
+    what it gives, `errors` how it may refuse besides what any request with parameters may meet.
     """
 
     name: str
@@ -25,8 +28,10 @@ class Method:
     function: Callable[..., Any]
     is_async: bool
     many: Callable[..., Any] | None
+    result: Schema
     role: Role = Role.PUBLIC
     cost: int = 1
+    errors: tuple[type[RpcError], ...] = ()
 
     @property
     def description(self) -> str:
@@ -44,8 +49,10 @@ class Registry:
         name: str,
         *params: Param,
         many: Callable[..., Any] | None = None,
+        result: Schema = ANYTHING,
         role: Role = Role.PUBLIC,
         cost: int = 1,
+        errors: tuple[type[RpcError], ...] = (),
     ) -> Callable[[Handler], Handler]:
         """Registers the decorated function."""
 
@@ -53,7 +60,7 @@ class Registry:
             if name in self.methods:
                 raise ValueError(f"{name} is declared twice")
             is_async = inspect.iscoroutinefunction(function)
-            self.methods[name] = Method(name, params, function, is_async, many, role, cost)
+            self.methods[name] = Method(name, params, function, is_async, many, result, role, cost, errors)
             return function
 
         return register

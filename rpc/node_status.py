@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from rpc import schemas
 from rpc.door import Caller
 from rpc.jsontext import Json
 from rpc.methods import Registry
@@ -9,7 +10,7 @@ from rpc.methods import Registry
 NODE_METHODS: Final = Registry()
 
 
-@NODE_METHODS.method("ctt_nodeStatus")
+@NODE_METHODS.method("ctt_nodeStatus", result=schemas.NODE_STATUS)
 def node_status(caller: Caller) -> Json:
     """The node's version, and how late its event loop was in the last minute: what load may cost consensus."""
     lag = caller.chain.loop_lag()

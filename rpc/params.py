@@ -14,6 +14,7 @@ from ctt_state.crypto import checksum_address
 from ctt_state.records import Account
 from ctt_state.transaction import MAX_TRANSACTION_BYTES
 from ctt_state.units import UINT64_MAX, UINT256_MAX, ZERO_ADDRESS, Address, Hash, Wei
+from rpc import schemas
 from rpc.errors import InvalidParams
 from rpc.jsontext import Json
 
@@ -413,57 +414,51 @@ def _parse_anything(value: Json, where: str) -> Json:
 
 # --- the kinds, with their schemas ---------------------------------------------------------------------------------
 
-_HEX_STRING: Final = {"type": "string", "pattern": "^0x[0-9a-fA-F]*$"}
+_CRITERIA: Final = schemas.criteria(LOG_ADDRESSES_MAX, LOG_TOPICS_MAX, LOG_TOPIC_CHOICES_MAX)
 _RECORD_KEY: Final = {"type": "string", "pattern": f"^0x([0-9a-fA-F]{{2}}){{1,{RECORD_KEY_BYTES_MAX}}}$"}
 
-QUANTITY: Final = Kind(parse_quantity, {"type": "string", "pattern": "^0x(0|[1-9a-f][0-9a-f]*)$"})
-DATA: Final = Kind(parse_data, {"type": "string", "pattern": "^0x([0-9a-f]{2})*$"})
-RAW_TRANSACTION: Final = Kind(_parse_raw, {"type": "string", "pattern": "^0x([0-9a-f]{2})*$"})
-ADDRESS: Final = Kind(parse_address, {"type": "string", "pattern": "^0x[0-9a-fA-F]{40}$"})
-HASH: Final = Kind(parse_hash, {"type": "string", "pattern": "^0x[0-9a-f]{64}$"})
-BOOL: Final = Kind(_parse_bool, {"type": "boolean"})
-SLOT: Final = Kind(_parse_slot, _HEX_STRING)
-FILTER_ID: Final = Kind(_parse_filter_id, _HEX_STRING)
-TIMEOUT_MS: Final = Kind(_parse_timeout, {"type": "integer", "minimum": 1})
-COUNT: Final = Kind(
-    _parse_count,
-    {
-        "oneOf": [
-            {"type": "integer", "minimum": 0},
-            {"type": "string", "pattern": "^0x(0|[1-9a-f][0-9a-f]*)$"},
-        ]
-    },
-)
+QUANTITY: Final = Kind(parse_quantity, schemas.QUANTITY)
+DATA: Final = Kind(parse_data, schemas.DATA)
+RAW_TRANSACTION: Final = Kind(_parse_raw, schemas.DATA)
+ADDRESS: Final = Kind(parse_address, schemas.ADDRESS)
+HASH: Final = Kind(parse_hash, schemas.HASH)
+BOOL: Final = Kind(_parse_bool, schemas.BOOLEAN)
+SLOT: Final = Kind(_parse_slot, {"type": "string", "pattern": "^0x[0-9a-fA-F]{1,64}$"})
+FILTER_ID: Final = Kind(_parse_filter_id, schemas.FILTER_ID)
+TIMEOUT_MS: Final = Kind(_parse_timeout, schemas.either({"type": "integer", "minimum": 1}, schemas.QUANTITY))
+COUNT: Final = Kind(_parse_count, schemas.COUNT)
 PERCENTILES: Final = Kind(
-    _parse_percentiles, {"type": "array", "items": {"type": "number"}, "maxItems": PERCENTILES_MAX}
+    _parse_percentiles,
+    schemas.listed({"type": "number", "minimum": 0, "maximum": 100}, PERCENTILES_MAX)
+    | {"description": "in rising order"},
 )
-BLOCK_NUMBER: Final = Kind(parse_block_number, {"type": "string", "description": "a height or a tag"})
-BLOCK: Final = Kind(
-    parse_block, {"oneOf": [{"type": "string"}, {"type": "object"}], "description": "EIP-1898"}
+BLOCK_NUMBER: Final = Kind(parse_block_number, schemas.BLOCK_NUMBER)
+BLOCK: Final = Kind(parse_block, schemas.BLOCK)
+CALL: Final = Kind(_parse_call, schemas.CALL)
+CRITERIA: Final = Kind(
+    parse_criteria,
+    {"title": "LogCriteria", "description": "which logs", "type": "object", "properties": _CRITERIA},
 )
-CALL: Final = Kind(_parse_call, {"type": "object", "description": "from, to, gas, value, data or input"})
-CRITERIA: Final = Kind(parse_criteria, {"type": "object", "description": "address, topics"})
 LOG_QUERY: Final = Kind(
     _parse_log_query,
-    {"type": "object", "description": "address, topics, and fromBlock, toBlock or blockHash"},
+    {
+        "title": "LogQuery",
+        "description": "which logs, in one block or in a range of at most 1,000",
+        "type": "object",
+        "properties": _CRITERIA
+        | dict.fromkeys(("fromBlock", "toBlock"), schemas.maybe(schemas.BLOCK_NUMBER))
+        | {"blockHash": schemas.maybe(schemas.HASH)},
+    },
 )
 SUBSCRIPTION: Final = Kind(_parse_subscription_kind, {"enum": [kind.value for kind in SubscriptionKind]})
-PAGE_SIZE: Final = Kind(_parse_page_size, {"type": "integer", "minimum": 1, "maximum": TOKENS_PAGE_MAX})
-MOMENT: Final = Kind(
-    _parse_moment,
-    {
-        "oneOf": [
-            {"type": "string"},
-            {"type": "object", "properties": {"timeMs": {"type": "integer"}}, "required": ["timeMs"]},
-        ],
-        "description": "a height, a tag or a time",
-    },
+PAGE_SIZE: Final = Kind(
+    _parse_page_size,
+    schemas.either({"type": "integer", "minimum": 1, "maximum": TOKENS_PAGE_MAX}, schemas.QUANTITY),
 )
+MOMENT: Final = Kind(_parse_moment, schemas.MOMENT)
 RECORD_KEYS: Final = Kind(
     _parse_record_keys,
-    {
-        "oneOf": [_RECORD_KEY, {"type": "array", "items": _RECORD_KEY, "maxItems": RECORD_KEYS_MAX}],
-        "description": "an address, for its account, or a record's key; or several",
-    },
+    schemas.either(_RECORD_KEY, schemas.listed(_RECORD_KEY, RECORD_KEYS_MAX))
+    | {"description": "an address, for its account, or a record's key; or several"},
 )
-ANYTHING: Final = Kind(_parse_anything, {})
+ANYTHING: Final = Kind(_parse_anything, schemas.ANYTHING)

@@ -9,6 +9,7 @@ from ctt_state.block import merkle_branch
 from ctt_state.units import Hash, hex_of
 from ctt_state.validators import ValidatorSet, boundary_of
 from ctt_state.votes import Certificate, quorum
+from rpc import schemas
 from rpc.blocks import Blocks
 from rpc.door import Caller
 from rpc.jsontext import Json
@@ -19,7 +20,7 @@ from rpc.turns import Turns
 PROOFS: Final = Registry()
 
 
-@PROOFS.method("ctt_validators", Param("block", BLOCK, Tag.LATEST))
+@PROOFS.method("ctt_validators", Param("block", BLOCK, Tag.LATEST), result=schemas.maybe(schemas.VALIDATORS))
 def validators(caller: Caller, block: BlockRef) -> Json:
     """The validators of the block's epoch, in the order in which certificates name them, and those of the next epoch
     once the chain has fixed them. Null when there is no such block, or when its epoch's set is not kept."""
@@ -49,7 +50,12 @@ def _set(members: ValidatorSet) -> dict[str, Json]:
     return {"hash": hex_of(members.hash), "validators": listed}
 
 
-@PROOFS.method("ctt_finalityCertificate", Param("block", BLOCK, Tag.LATEST), cost=2)
+@PROOFS.method(
+    "ctt_finalityCertificate",
+    Param("block", BLOCK, Tag.LATEST),
+    cost=2,
+    result=schemas.maybe(schemas.FINALITY),
+)
 async def finality_certificate(caller: Caller, block: BlockRef) -> Json:
     """What makes the block final: its header, and the votes of a quorum for it or for a descendant in its epoch, to
     which `descendants` lead. Null when there is no such block. Block 0 has no certificate: it is in the genesis
@@ -58,7 +64,13 @@ async def finality_certificate(caller: Caller, block: BlockRef) -> Json:
     return None if height is None else await _finality(caller, height, Turns())
 
 
-@PROOFS.method("ctt_getProof", Param("keys", RECORD_KEYS), Param("block", BLOCK, Tag.LATEST), cost=50)
+@PROOFS.method(
+    "ctt_getProof",
+    Param("keys", RECORD_KEYS),
+    Param("block", BLOCK, Tag.LATEST),
+    cost=50,
+    result=schemas.PROOF,
+)
 async def get_proof(caller: Caller, keys: list[bytes], block: BlockRef) -> Json:
     """Records as block `block` left them, each with the nodes of the state tree that prove it under the header's state
     root, and with the block's finality. A record that does not exist is null, and is proven not to exist.
@@ -82,7 +94,12 @@ async def get_proof(caller: Caller, keys: list[bytes], block: BlockRef) -> Json:
     return {"finality": await _finality(caller, height, turns), "records": records}
 
 
-@PROOFS.method("ctt_getReceiptProof", Param("transactionHash", HASH), cost=10)
+@PROOFS.method(
+    "ctt_getReceiptProof",
+    Param("transactionHash", HASH),
+    cost=10,
+    result=schemas.maybe(schemas.RECEIPT_PROOF),
+)
 async def get_receipt_proof(caller: Caller, transaction_hash: Hash) -> Json:
     """A final transaction and its receipt, each with its branch to the header's root, and the block's finality; null
     while the transaction is in no block.

@@ -8,6 +8,7 @@ from ctt_state.modules.ctt import CTT
 from ctt_state.modules.ctt.module import EnergyConsumed, EnergyRefilled
 from ctt_state.records import Prosumer
 from ctt_state.units import Address, Height, hex_of
+from rpc import schemas
 from rpc.blocks import Blocks
 from rpc.door import Caller
 from rpc.figures import energy
@@ -31,6 +32,7 @@ _AMOUNTS: Final = parse_params("uint256,uint256")
     Param("from", MOMENT, Tag.EARLIEST),
     Param("to", MOMENT, Tag.LATEST),
     cost=20,
+    result=schemas.maybe(schemas.READINGS),
 )
 async def readings(caller: Caller, prosumer: Address, first: Moment, last: Moment) -> Json:
     """Measured production and consumption, in the order of the chain: what was stored in tokens or covered by them, and

@@ -21,18 +21,13 @@ from aiohttp.web_exceptions import HTTPException
 
 from rpc.access import Access, AccessRules, Client, NotAdmitted, Token
 from rpc.chain import Chain
-from rpc.ctt import CTT_METHODS
+from rpc.discovery import METHODS
 from rpc.door import Caller, Door
 from rpc.errors import TryLater
-from rpc.eth import ETH
 from rpc.guard import READS_PER_PASS, Doorstep, Gate, GateLimits, Guarded, Hush, Place
 from rpc.jsonrpc import Dispatcher, EnvelopeLimits, error_reply
-from rpc.methods import Method, join
-from rpc.node_status import NODE_METHODS
 from rpc.subscriptions import Session, SubscriptionLimits
 from rpc.turns import PIECE_BYTES, Turnstile, turnstile
-
-METHODS: Final[Mapping[str, Method]] = join(ETH, CTT_METHODS, NODE_METHODS)
 
 HOSTS_ALWAYS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Wallets that live in the browser send the origin of their extension, which no page can pretend to be.

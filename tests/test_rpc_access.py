@@ -26,9 +26,10 @@ from rpc.access import (
     read_tokens,
     write_token,
 )
+from rpc.discovery import METHODS
 from rpc.errors import RateLimited
 from rpc.jsonrpc import EnvelopeLimits
-from rpc.server import METHODS, ServerLimits
+from rpc.server import ServerLimits
 from tests.rpc_world import ALICE_KEY, BOB, START_MS, RpcWorld, Served, make_config, served
 from tests.test_rpc_http import CHAIN_ID_CALL, closes_within, exchange, post, status_of, until
 from tests.test_rpc_websocket import connect, upgrade

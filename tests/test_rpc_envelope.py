@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctt_state.errors import NonceTooLow
+from rpc.discovery import METHODS
 from rpc.door import Caller
 from rpc.errors import ParseError, TryLater
 from rpc.jsonrpc import Dispatcher, EnvelopeLimits, parse_json
 from rpc.jsontext import Json, RawJson
 from rpc.methods import Registry, join
 from rpc.params import ANYTHING, BOOL, QUANTITY, Param
-from rpc.server import METHODS
 from tests.rpc_world import RpcWorld, served
 
 TABLE = Registry()
