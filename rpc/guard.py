@@ -18,6 +18,7 @@ from typing import Final, cast
 
 from aiohttp import hdrs, web, web_protocol
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_websocket import WebSocketReader
 from aiohttp.web_protocol import RequestHandler
 
 from rpc.access import Bucket, network_of
@@ -256,6 +257,9 @@ class Guarded(RequestHandler):
         if self._messages or self._current_request is not None:
             self._stop()
 
+    def set_parser(self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None) -> None:
+        super().set_parser(MaskedFrames(parser), data_received_cb)  # type: ignore[arg-type]  # it feeds it only
+
     def head_came(self) -> None:
         """A request is being handled. Its body may have come in before that was known, and started the time."""
         self._stop()
@@ -303,6 +307,40 @@ class Guarded(RequestHandler):
         self._timer = None
         if self.transport is not None:
             self.transport.abort()
+
+
+class MaskedFrames:
+    """A WebSocket's parser that refuses frames without a mask, which no client may send (RFC 6455, 5.1)."""
+
+    __slots__ = ("_held", "_left", "_parser")
+
+    def __init__(self, parser: WebSocketReader) -> None:
+        self._parser = parser
+        self._held = b""  # of a frame's head that has not come as a whole
+        self._left = 0  # bytes of the present frame that are still to come
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        data, at = self._held + data, self._left
+        while at + 2 <= len(data):
+            if not data[at + 1] & 0x80:
+                self._parser.feed_data(data[:at])
+                return self._parser.feed_data(_RESERVED_FRAME)  # which it refuses in the same way
+            size, length_ends = data[at + 1] & 0x7F, at + 2
+            if size >= 126:
+                length_ends += 2 if size == 126 else 8
+                if length_ends > len(data):
+                    break
+                size = int.from_bytes(data[at + 2 : length_ends], "big")
+            at = length_ends + 4 + size  # after the length comes the mask
+        whole = min(at, len(data))
+        self._held, self._left = data[whole:], max(at - len(data), 0)
+        return self._parser.feed_data(data[:whole])
+
+    def feed_eof(self) -> None:
+        self._parser.feed_eof()
+
+
+_RESERVED_FRAME: Final = b"\x83\x00"
 
 
 class Doorstep(asyncio.Protocol):

@@ -113,7 +113,7 @@ class RpcServer:
         self._reads = Turnstile(READS_PER_PASS)
         self._turnstile = turnstile()
         self._dispatcher = Dispatcher(METHODS, config.limits.envelope, loop.time)
-        self._http = web.Server(self._handle)
+        self._http = web.Server(self._handle, handler_cancellation=True)
         self._listener: asyncio.Server | None = None
         self._sockets: set[_Socket] = set()
         self._held_bytes = 0
@@ -294,7 +294,7 @@ class RpcServer:
             return error_reply(None, TryLater(_HOLDS_ENOUGH))
         self._held_bytes += len(body)
         try:
-            await self._turnstile.turn(1 + len(body) // PIECE_BYTES)
+            await self._turnstile.turn(1 + len(body) // PIECE_BYTES, is_reserved=client.is_reserved)
             return await self._dispatcher.answer(body, caller, client)
         finally:
             self._held_bytes -= len(body)

@@ -11,29 +11,33 @@ TURN_S: Final = 0.003  # what a long answer may do at a stretch
 PIECES_PER_PASS: Final = 4
 PIECE_BYTES: Final = 8_192  # of a request that is one piece of work; a longer one is several
 
+_Line = deque[tuple[Callable[[], None], int]]
+
 
 class Turnstile:
     """Lets in so many a pass of the event loop; who comes later stands in line, and goes first in the next pass.
 
-    A pass is then about as long as what was let in takes, however many wait. Who may stand in line is for the caller
-    to limit: the door counts connections, and the requests at work of each.
+    A pass is then about as long as what was let in takes, however many wait. Clients with reserved places stand in a
+    line of their own; while both wait, the two have turns. Who may stand in line is for the caller to limit: the door
+    counts connections, and the requests at work of each.
     """
 
     def __init__(self, per_pass: int, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop or asyncio.get_running_loop()
         self._per_pass = per_pass
         self._room = per_pass
-        self._line: deque[tuple[Callable[[], None], int]] = deque()
+        self._lines: tuple[_Line, _Line] = deque(), deque()  # of the others, of those with reserved places
+        self._is_reserved_turn = False
         self._is_turning = False
 
     def __len__(self) -> int:
-        return len(self._line)
+        return sum(map(len, self._lines))
 
-    def enter(self, go: Callable[[], None], pieces: int = 1) -> bool:
+    def enter(self, go: Callable[[], None], pieces: int = 1, *, is_reserved: bool = False) -> bool:
         """Whether there is room in this pass; if not, `go` is called in a later one. What is more pieces than a pass
         takes has one to itself."""
-        if self._line or self._room <= 0:
-            self._line.append((go, pieces))
+        if self._lines[is_reserved] or self._room <= 0:
+            self._lines[is_reserved].append((go, pieces))
             return False
         self._room -= pieces
         if not self._is_turning:
@@ -41,7 +45,7 @@ class Turnstile:
             self._loop.call_soon(self._next_pass)
         return True
 
-    async def turn(self, pieces: int = 1) -> None:
+    async def turn(self, pieces: int = 1, *, is_reserved: bool = False) -> None:
         """Waits in line, if there is one."""
         came: asyncio.Future[None] = self._loop.create_future()
 
@@ -49,18 +53,22 @@ class Turnstile:
             if not came.done():  # else the client is gone
                 came.set_result(None)
 
-        if not self.enter(go, pieces):
+        if not self.enter(go, pieces, is_reserved=is_reserved):
             await came
 
     def _next_pass(self) -> None:
         self._room = self._per_pass
-        while self._line and self._room > 0:
-            go, pieces = self._line.popleft()
+        while self._room > 0 and (line := self._next_line()):
+            go, pieces = line.popleft()
             self._room -= pieces
             go()
         self._is_turning = self._room < self._per_pass
         if self._is_turning:
             self._loop.call_soon(self._next_pass)
+
+    def _next_line(self) -> _Line:
+        self._is_reserved_turn = not self._is_reserved_turn
+        return self._lines[self._is_reserved_turn] or self._lines[not self._is_reserved_turn]
 
 
 _OF_LOOP: "Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Turnstile]]" = WeakKeyDictionary()

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -113,6 +114,41 @@ async def test_pipelined_requests_are_answered_in_order(node: Served) -> None:
     writer.close()
 
 
+def waiting_call(node: Served) -> bytes:
+    """A request that is answered with the next block."""
+    raw = "0x" + node.world.sign(ALICE_KEY, BOB).hex()
+    call = {"jsonrpc": "2.0", "id": 0, "method": "eth_sendRawTransactionSync", "params": [raw, 30_000]}
+    return post(json.dumps(call).encode())
+
+
+async def test_only_so_many_requests_are_read_ahead(node: Served) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.server.port)
+    writer.write(waiting_call(node) + post() * 999)
+    await until(lambda: node.world.pool_counts()[0] == 1)
+    (connection,) = node.server._http.connections
+    await until(lambda: len(connection._messages) == 16)
+    await asyncio.sleep(0.05)
+    assert len(connection._messages) == 16
+
+    node.world.make_block()
+
+    said = b""
+    async with asyncio.timeout(10):
+        while said.count(b"HTTP/1.1 200 OK") < 1_000 or not said.endswith(b"}"):
+            said += await reader.read(65_536)
+    writer.close()
+
+
+async def test_a_client_that_leaves_waits_no_more(node: Served) -> None:
+    """What it has sent stays."""
+    _reader, writer = await asyncio.open_connection("127.0.0.1", node.server.port)
+    writer.write(waiting_call(node))
+    await until(lambda: node.server.door.inclusion._waiting)
+    writer.close()
+    await until(lambda: not node.server.door.inclusion._waiting)
+    assert node.world.pool_counts() == (1, 0) and node.server.gate.total == 0
+
+
 async def test_expect_continue_is_answered_before_the_body(node: Served) -> None:
     head = post(b"", "Expect: 100-continue", length=len(CHAIN_ID_CALL))
     reader, writer = await asyncio.open_connection("127.0.0.1", node.server.port)
@@ -162,7 +198,7 @@ async def test_compressed_bodies_are_refused_unread(node: Served, encoding: str)
     "header",
     ["Content-Length: 5\r\nTransfer-Encoding: chunked", "Content-Length: 5\r\nContent-Length: 6",
      "Content-Length: +5", "Content-Length: -1", "Content-Length: 0x5", "Transfer-Encoding: chunked, identity",
-     "Content-Length : 5", "X: a\r\n b\r\nContent-Length: 5", "X: a\0b\r\nContent-Length: 5"],
+     "Transfer-Encoding: chunked", "Content-Length : 5", "X: a\r\n b\r\nContent-Length: 5", "X: a\0b\r\nContent-Length: 5"],
 )  # fmt: skip
 async def test_ambiguous_framing_is_refused_and_closed(node: Served, header: str) -> None:
     request = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{header}\r\n\r\nhello"
@@ -176,6 +212,12 @@ async def test_ambiguous_framing_is_refused_and_closed(node: Served, header: str
 )  # fmt: skip
 async def test_what_is_no_plain_http_1_1_is_refused(node: Served, request_: bytes) -> None:
     assert status_of(await exchange(node, request_, timeout_s=1)) in (0, 400, 405)
+
+
+async def test_an_offer_of_http_2_is_passed_over(node: Served) -> None:
+    """Java's own client makes it with every first request; who makes it speaks HTTP/1.1 as well."""
+    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+    assert (await exchange(node, post(CHAIN_ID_CALL, *offer))).startswith(b"HTTP/1.1 200 OK")
 
 
 async def test_connect_is_refused(node: Served) -> None:

@@ -52,6 +52,19 @@ async def test_a_large_piece_has_a_pass_to_itself() -> None:
 
 
 @pytest.mark.asyncio
+async def test_the_lines_have_turns_while_both_wait() -> None:
+    line, order = Turnstile(1), list[str]()
+    line.enter(lambda: None)
+    for number in range(4):
+        line.enter(lambda number=number: order.append(f"public {number}"))  # type: ignore[misc]
+    for number in range(2):
+        line.enter(lambda number=number: order.append(f"meter {number}"), is_reserved=True)  # type: ignore[misc]
+    while len(line):
+        await asyncio.sleep(0)
+    assert order == ["meter 0", "public 0", "meter 1", "public 1", "public 2", "public 3"]
+
+
+@pytest.mark.asyncio
 async def test_who_comes_later_stands_behind_those_who_wait() -> None:
     line, order = Turnstile(1), list[str]()
 

@@ -337,13 +337,43 @@ async def close_code(reader: asyncio.StreamReader, timeout_s: float = 5) -> int 
         (frame(3, b"x"), 1002),
         (frame(0, b"x"), 1002),
         (frame(9, b"x" * 126), 1002),
+        (b"\x81\x02{}", 1002),
+        (frame(9, b"") + b"\x81\x7e\0\x7e" + b" " * 126, 1002),
+        (frame(0x41, b"{}"), 1002),
     ],
-    ids=["too long", "bad UTF-8", "bad opcode", "no start", "long ping"],
+    ids=[
+        "too long",
+        "bad UTF-8",
+        "bad opcode",
+        "no start",
+        "long ping",
+        "no mask",
+        "a mask, then none",
+        "compressed",
+    ],
 )
 async def test_broken_frames_close_the_socket(node: Served, sent: bytes, code: int) -> None:
     reader, writer, _ = await upgrade(node)
     writer.write(sent)
     assert await close_code(reader) == code
+    writer.close()
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 70_000])
+async def test_frames_may_come_in_pieces(node: Served, step: int) -> None:
+    """Of each form of length, whole or byte by byte."""
+    call = b'{"jsonrpc":"2.0","id":%d,"method":"eth_chainId"}'
+    sent = b"".join(frame(1, call % n + b" " * spaces) for n, spaces in enumerate((0, 200, 66_000)))
+    reader, writer, _ = await upgrade(node)
+    for at in range(0, len(sent), step):
+        writer.write(sent[at : at + step])
+        if at < 400:
+            await writer.drain()
+            await asyncio.sleep(0)
+    said = b""
+    async with asyncio.timeout(10):
+        while said.count(b"0x1092") < 3:
+            said += await reader.read(4_096)
     writer.close()
 
 
