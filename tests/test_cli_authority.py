@@ -4,7 +4,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,15 +16,19 @@ from ctt_state.crypto import address_of, public_key
 from ctt_state.genesis import development_key
 from ctt_state.modules.authority import AUTHORITY
 from ctt_state.records import Change, Outcome
-from ctt_state.units import ZERO_HASH, Address, Height, hex_of
+from ctt_state.units import ZERO_HASH, Address, Hash, Height, hex_of
 from ctt_state.validators import Member, ValidatorSet
+from ctt_state.votes import Evidence, Kind, Statement, sign_vote
 from node.cli.authority import REFUSALS, explain_revert
-from node.cli.governance import Epoch, Proposal, Standing, describe_standing, summarise_standing
+from node.cli.governance import Epoch, Offence, Proposal, Standing, describe_standing, summarise_standing
+from node.cli.init import initialise
 from node.journal import VOTES
 from node.keys import KEY_FILE, create_key, load_key
+from node.ledger import Ledger
 from tests.cli_world import Ctt, Result
+from tests.ledger_world import finish, make_plan
 from tests.live_network import LiveNetwork, wait_for
-from tests.live_node import LiveNode
+from tests.live_node import GENESIS, LiveNode
 
 FIRST_PORT: Final = 9_300
 STRANGER: Final = Address(b"\x5a" * 20)
@@ -451,6 +455,7 @@ def make_standing(height: int, *, following: ValidatorSet | None = None, **chang
         present=ValidatorSet(tuple(map(member, (1, 2, 3, 4)))),
         following=following,
         proposals=(proposal._replace(**changes),),
+        offences=(),
     )
 
 
@@ -513,6 +518,58 @@ def test_a_next_set_that_differs_is_shown() -> None:
         address_text(number) for number in (1, 2, 3)
     ]
     assert summary["votesNeeded"] == 3
+
+
+OFFENCES: Final = (
+    Offence(1, STRANGER, bytes.fromhex(STRANGERS_KEY[2:]), 0, 4, Height(9)),
+    Offence(2, *member(1), 1, 5, Height(30)),
+)
+
+
+def test_who_voted_twice_is_shown_and_whether_the_key_is_still_in_the_set() -> None:
+    """A-7, A-8: of four validators none is put out."""
+    lines = list(describe_standing(replace(make_standing(49), offences=OFFENCES), NAMES))
+
+    assert lines[-6:] == [
+        "",
+        f"offence 1: {hex_of(STRANGER)} voted twice in view 4 of epoch 0",
+        f"  key {STRANGERS_KEY} is barred for ever, by block 9",
+        f"offence 2: grid-1 ({address_text(1)}) voted twice in view 5 of epoch 1",
+        f"  key {key_text(1)} is barred for ever, by block 30",
+        f"  it is still in the set: give the validator another one (ctt authority propose --rotate {address_text(1)})",
+    ]
+
+
+@pytest.mark.parametrize("page", [1, 100])
+def test_a_chains_offences_are_asked_for(
+    ctt: Ctt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, page: int
+) -> None:
+    monkeypatch.setattr("node.cli.governance.ITEMS_PER_VIEW_MAX", page)
+    with LiveNode(make_chain_of_an_offender(tmp_path / "node")) as node:
+        shown = json.loads(ctt("authority", "show", "--json", "--rpc", node.url).out)
+
+    assert shown["offences"] == [
+        {
+            "number": 1,
+            "validator": address_text(1),
+            "consensusKey": key_text(1),
+            "epoch": 0,
+            "view": 7,
+            "height": 1,
+            "isInSet": True,
+        }
+    ]
+
+
+def make_chain_of_an_offender(directory: Path) -> Path:
+    """Its only validator voted twice, and the first block tells."""
+    initialise(directory, GENESIS.read_bytes(), development_key(0))
+    with closing(Ledger.open(directory)) as ledger:
+        statements = [Statement(Kind.NOTARIZE, 0, 7, 0, Hash(bytes(31) + end)) for end in (b"1", b"2")]
+        votes = [sign_vote(each, 0, development_key(0), ledger.genesis.hash) for each in statements]
+        executed, _ = ledger.build(make_plan(ledger, evidence=[Evidence(*votes).encode()]), [])
+        finish(ledger, executed)
+    return directory
 
 
 # --- wrong calls -------------------------------------------------------------------------------------------------------

@@ -99,7 +99,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog=EPILOG,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    show = _add_command(commands, "show", run_show, "show the validators and the open proposals")
+    show = _add_command(
+        commands, "show", run_show, "show the validators, the open proposals and the offences"
+    )
     show.add_argument("--genesis", type=Path, metavar="FILE", help="the document that names the validators")
     show.add_argument("--json", action="store_true", help="for programs")
     propose = _add_command(

@@ -1,11 +1,12 @@
-"""What a node tells of the validators and the open proposals at one block, for people and for programs."""
+"""What a node tells at one block of validators, open proposals and offences, for people and for programs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from apps.client import Client, RpcError, call_object, decode_output
 from ctt_state.modules.authority import AUTHORITY
+from ctt_state.modules.authority.views import ITEMS_PER_VIEW_MAX
 from ctt_state.records import Change, Outcome
 from ctt_state.succession import is_fresh, votes_of
 from ctt_state.units import Address, Hash, Height, hex_of
@@ -42,9 +43,20 @@ class Epoch(NamedTuple):
     changes_max: int
 
 
+class Offence(NamedTuple):
+    """A key's two contradicting votes as the module shows them, told by the block of this height."""
+
+    number: int
+    validator: Address
+    consensus_key: bytes
+    epoch: int
+    view: int
+    height: Height
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The validators and what is proposed, after the block of this height."""
+    """The validators, what is proposed and who voted twice, after the block of this height."""
 
     chain_id: int
     genesis_hash: Hash
@@ -53,6 +65,7 @@ class Standing:
     present: ValidatorSet
     following: ValidatorSet | None  # the next epoch's, once it is fixed
     proposals: tuple[Proposal, ...]  # the open ones
+    offences: tuple[Offence, ...]  # all, the oldest first
 
     @property
     def latest(self) -> ValidatorSet:
@@ -99,7 +112,20 @@ async def read_standing(client: Client) -> Standing:
         present=_set_of(present),
         following=_set_of(following) if following else None,
         proposals=tuple([decode_proposal(*each) for each in found]),
+        offences=tuple([offence async for offence in _offences(client, height)]),
     )
+
+
+async def _offences(client: Client, height: Height) -> AsyncIterator[Offence]:
+    """A page at a time. Raises: RpcError."""
+    offset = 0
+    while True:
+        ((page,),) = await _read(client, height, [("offences(uint256,uint256)", offset, ITEMS_PER_VIEW_MAX)])
+        for shown in page:
+            yield Offence(*shown)
+        offset += len(page)
+        if len(page) < ITEMS_PER_VIEW_MAX:
+            return
 
 
 async def _read(client: Client, height: Height, calls: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -159,6 +185,10 @@ def describe_standing(standing: Standing, names: Names) -> Iterator[str]:
         yield "no open proposals"
     for proposal in standing.proposals:
         yield from describe_proposal(proposal, standing, names)
+    if standing.offences:
+        yield ""
+    for offence in standing.offences:
+        yield from _describe_offence(offence, standing, names)
 
 
 def _describe_set(title: str, members: ValidatorSet, names: Names) -> Iterator[str]:
@@ -183,6 +213,16 @@ def describe_proposal(proposal: Proposal, standing: Standing, names: Names) -> I
         shown = proposal.ready_height
         yield f"  key: shown at block {shown}" if shown else "  key: not shown yet"
     yield f"  {_describe_wait(proposal, standing)}"
+
+
+def _describe_offence(offence: Offence, standing: Standing, names: Names) -> Iterator[str]:
+    """Who voted twice where, and whether the key is still in the set: it is where nobody can be spared (A-8)."""
+    validator, key = hex_of(offence.validator), hex_of(offence.consensus_key)
+    where = f"in view {offence.view} of epoch {offence.epoch}"
+    yield f"offence {offence.number}: {_name(offence.validator, names)} voted twice {where}"
+    yield f"  key {key} is barred for ever, by block {offence.height}"
+    if offence.consensus_key in standing.latest.keys:
+        yield f"  it is still in the set: give the validator another one (ctt authority propose --rotate {validator})"
 
 
 def describe_change(proposal: Proposal) -> str:
@@ -238,6 +278,7 @@ def summarise_standing(standing: Standing, names: Names) -> dict[str, object]:
         "nextValidators": None if following is None else _summarise_set(following, names),
         "votesNeeded": standing.votes_needed,
         "proposals": [_summarise_proposal(each, standing) for each in standing.proposals],
+        "offences": [_summarise_offence(each, standing) for each in standing.offences],
     }
 
 
@@ -262,4 +303,16 @@ def _summarise_proposal(proposal: Proposal, standing: Standing) -> dict[str, obj
         "carriedHeight": proposal.carried_height or None,
         "readyHeight": proposal.ready_height or None,
         "isReady": standing.is_ready(proposal),
+    }
+
+
+def _summarise_offence(offence: Offence, standing: Standing) -> dict[str, object]:
+    return {
+        "number": offence.number,
+        "validator": hex_of(offence.validator),
+        "consensusKey": hex_of(offence.consensus_key),
+        "epoch": offence.epoch,
+        "view": offence.view,
+        "height": offence.height,
+        "isInSet": offence.consensus_key in standing.latest.keys,
     }
