@@ -8,7 +8,8 @@ const provider = new JsonRpcProvider(task.url, undefined, { pollingInterval: 100
 // Without the cache of 250 ms, which would give a nonce twice.
 const exact = new JsonRpcProvider(task.url, undefined, { pollingInterval: 100, cacheTimeout: -1 });
 const socket = new WebSocketProvider(task.socketUrl);
-const { address, abi } = (await provider.send("ctt_abi", [])).CTT;
+const modules = await provider.send("ctt_abi", []);
+const { address, abi } = modules.CTT;
 const alice = new Wallet(task.aliceKey, exact);
 const bob = new Wallet(task.bobKey, exact);
 const ctt = new Contract(address, abi, alice);
@@ -189,6 +190,25 @@ await run({
       token: [token.owner ?? token[0], token[1], token[2]],
       domain: (await ctt.eip712Domain()).chainId,
       past: await ctt.balanceOf(alice.address, { blockTag: 0 }),
+    };
+  },
+
+  async clearing() {
+    const market = new Contract(modules.Market.address, modules.Market.abi, alice);
+    const placed = await (await market.bid(3_000, 10n ** 14n, 2n ** 40n)).wait();
+    const [cleared] = await until(async () => {
+      const found = await market.queryFilter("AuctionCleared", placed.blockNumber);
+      return found.length && found;
+    });
+    const block = await provider.getBlock(cleared.blockNumber, true);
+    const [first, receipt] = [block.prefetchedTransactions[0], await cleared.getTransactionReceipt()];
+    const alone = await provider.getTransaction(first.hash);
+    return {
+      types: [first.type, alone.type, receipt.type],
+      from: first.from,
+      isFirst: first.hash === cleared.transactionHash && receipt.index === 0,
+      status: receipt.status,
+      bids: cleared.args.bids,
     };
   },
 

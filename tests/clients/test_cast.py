@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 from eth_account import Account
 
+from ctt_state.transaction import SYSTEM
 from tests.clients import expected
 from tests.clients.expected import ALICE, BOB, CTT_ADDRESS, PRICE_WEI, ZERO
 from tests.clients.packages import cast_program
@@ -21,6 +22,7 @@ from tests.live_node import LiveNode
 
 COMMAND_SECONDS_MAX: Final = 30
 TRANSFER: Final = "Transfer(address indexed,address indexed,uint256 indexed)"
+CLEARED: Final = "AuctionCleared(uint256 indexed,uint256,uint256,uint256,uint256)"
 IN_A_ROW: Final = 100
 
 
@@ -61,6 +63,15 @@ class Cast:
         done = self.run(*arguments)
         assert done.returncode == 1
         return done.stderr
+
+
+def until(found: Callable[[], Any]) -> Any:
+    """Asks until there is something."""
+    deadline = time.monotonic() + COMMAND_SECONDS_MAX
+    while not (value := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return value
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +150,7 @@ def test_it_hears_of_events_over_websocket(cast: Cast, recorder: Recorder) -> No
     url = recorder.url.replace("http", "ws")
     buy = ("--value", PRICE_WEI, CTT_ADDRESS, "buyEmptyToken()")
     with cast.start("logs", "--subscribe", "--json", "--rpc-url", url, "--address", CTT_ADDRESS) as hears:
-        while not recorder.results("eth_subscribe") and hears.poll() is None:
-            time.sleep(0.02)
+        until(lambda: recorder.results("eth_subscribe"))
         receipts = [cast.send(BOB_KEY, *buy) for _ in range(2)]
         hears.send_signal(signal.SIGINT)
         heard, _ = hears.communicate(timeout=COMMAND_SECONDS_MAX)
@@ -175,6 +185,19 @@ def test_its_permit_is_that_of_every_library_and_the_chain_takes_both_lengths(ca
         assert cast.send(BOB_KEY, *permit, "0x" + form.hex())["status"] == "0x1"
         assert cast.read("getApproved(uint256)(address)", token) == BOB.address
         assert cast.send(ALICE_KEY, CTT_ADDRESS, "approve(address,uint256)", ZERO, token)["status"] == "0x1"
+
+
+def test_it_reads_the_clearing_that_nobody_sent(cast: Cast, token: int) -> None:
+    """A transaction of a type that it does not know."""
+    market = json.loads(cast("rpc", "ctt_abi"))["Market"]["address"]
+    placed = cast.send(ALICE_KEY, market, "bid(uint256,uint256,uint64)", 3_000, 10**14, 2**40)
+    query = ("logs", "--json", "--from-block", int(placed["blockNumber"], 16), "--address", market, CLEARED)
+    cleared = until(lambda: json.loads(cast(*query)))
+    sent, height = cleared[0]["transactionHash"], int(cleared[0]["blockNumber"], 16)
+    assert json.loads(cast("block", height, "--full", "--json"))["transactions"][0]["hash"] == sent
+    assert json.loads(cast("tx", sent, "--json"))["type"] == hex(SYSTEM)
+    assert json.loads(cast("receipt", sent, "--json"))["status"] == "0x1"
+    assert f"hash                 {sent}" in cast("tx", sent)
 
 
 def test_a_hundred_in_a_row_are_all_included(cast: Cast, node: LiveNode) -> None:

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from ctt_state.transaction import SYSTEM
 from tests.clients import expected
 from tests.clients.expected import ALICE, BOB, PRICE_WEI, ZERO
 from tests.clients.packages import Told, install, run_script
@@ -164,6 +165,17 @@ def test_it_calls_overloaded_functions_and_reads_the_past(run: Run) -> None:
         "token": [ALICE.address, "0", False],
         "domain": str(CHAIN_ID),
         "past": "0",
+    }
+
+
+def test_it_reads_the_clearing_that_nobody_sent(run: Run) -> None:
+    """A transaction of a type that the library does not know."""
+    assert run.told["clearing"] == {
+        "types": [SYSTEM] * 3,
+        "from": ZERO,
+        "isFirst": True,
+        "status": SUCCESS[run.client],
+        "bids": "1",
     }
 
 

@@ -31,7 +31,8 @@ const batching = createPublicClient({ chain, transport: http(task.url, { batch: 
 const socket = createPublicClient({ chain, transport: webSocket() });
 const alice = createWalletClient({ chain, transport: http(), account: privateKeyToAccount(task.aliceKey) });
 const bob = createWalletClient({ chain, transport: http(), account: privateKeyToAccount(task.bobKey) });
-const { address, abi } = (await reader.request({ method: "ctt_abi" })).CTT;
+const modules = await reader.request({ method: "ctt_abi" });
+const { address, abi } = modules.CTT;
 const ctt = { address, abi };
 
 const stranger = () => privateKeyToAccount(generatePrivateKey()).address;
@@ -262,6 +263,29 @@ await run({
         args: [alice.account.address],
         blockNumber: 0n,
       }),
+    };
+  },
+
+  async clearing() {
+    const market = modules.Market;
+    const placed = await wait(
+      await alice.writeContract({ ...market, functionName: "bid", args: [3_000n, 10n ** 14n, 2n ** 40n] }),
+    );
+    const query = { ...market, eventName: "AuctionCleared", fromBlock: placed.blockNumber };
+    const [cleared] = await until(async () => {
+      const found = await reader.getContractEvents(query);
+      return found.length && found;
+    });
+    const block = await reader.getBlock({ blockNumber: cleared.blockNumber, includeTransactions: true });
+    const [first] = block.transactions;
+    const receipt = await reader.getTransactionReceipt({ hash: first.hash });
+    const alone = await reader.getTransaction({ hash: first.hash });
+    return {
+      types: [Number(first.typeHex), Number(alone.typeHex), Number(receipt.type)],
+      from: first.from,
+      isFirst: first.hash === cleared.transactionHash && receipt.transactionIndex === 0,
+      status: receipt.status,
+      bids: cleared.args.bids,
     };
   },
 
