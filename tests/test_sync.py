@@ -20,6 +20,7 @@ from node.sync import (
     BUFFER_BYTES_MAX,
     RANGES_ASKED_MAX,
     REST_MS,
+    STRIKES_MAX,
     TICK_MS,
     WANTS_MAX,
     WINDOW_BLOCKS,
@@ -440,6 +441,21 @@ def test_who_lies_three_times_rests_for_a_minute() -> None:
     talk.wait(REST_MS - 1)
     assert talk.asked == {}
     assert asks(talk.wait(1)) == [("a", 1, 100)]
+
+
+def test_who_was_silent_and_comes_back_is_asked_at_once_but_after_others() -> None:
+    """After a partition everyone was silent. Who lies is kept out by its name, which is not the planner's business."""
+    talk = Talk(a=100)
+    talk.wait(STRIKES_MAX * ANSWER_MS)
+    assert talk.sync.target(talk.now_ms) == 0
+
+    talk.tell(PeerGone("a"))
+    assert asks(talk.connect("a", 100)) == [("a", 1, 100)]
+
+    talk.connect("b", 100)
+    talk.tell(PeerGone("a"))
+    assert asks(talk.connect("a", 100)) == []
+    assert talk.asked["b"].from_height == 1  # type: ignore[union-attr]
 
 
 def test_good_answers_make_up_for_bad_ones() -> None:
