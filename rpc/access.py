@@ -147,7 +147,7 @@ class Bucket:
 class Client:
     """Who asks, under the name by which it is counted. Without `bucket` it has no quota."""
 
-    __slots__ = ("_bucket", "_clock", "is_reserved", "name", "role", "token")
+    __slots__ = ("_bucket", "_clock", "calls", "is_reserved", "name", "role", "token")
 
     def __init__(
         self,
@@ -161,6 +161,7 @@ class Client:
         self.role = role
         self.is_reserved = role in RESERVED
         self.token = token
+        self.calls = 0  # at work
         self._bucket = bucket
         self._clock = clock
 

@@ -45,12 +45,13 @@ class GateLimits:
 class Place:
     """What one connection takes up, until it ends. Nobody knows whose it is until its client has shown who it is."""
 
-    __slots__ = ("abort", "is_reserved", "network")
+    __slots__ = ("abort", "is_gone", "is_reserved", "network")
 
     def __init__(self, network: str, abort: Callable[[], object]) -> None:
         self.network = network
         self.abort = abort
         self.is_reserved: bool | None = None
+        self.is_gone = False
 
 
 class Gate:
@@ -92,29 +93,31 @@ class Gate:
 
     def settle(self, place: Place, is_reserved: bool) -> bool:
         """Whose place it is has turned out, or changed. Whether the client may stay."""
-        if place.is_reserved is is_reserved:
-            return True
+        if place.is_gone or place.is_reserved is is_reserved:
+            return not place.is_gone
         if not is_reserved and self._by_lane[False] >= self._ordinary_max:
             self.refused += 1
             return False
-        if place.is_reserved is None:
-            self._unknown.pop(place, None)
-        else:
-            self._by_lane[place.is_reserved] -= 1
+        self._leave_lane(place)
         self._by_lane[is_reserved] += 1
         place.is_reserved = is_reserved
         return True
 
     def leave(self, place: Place) -> None:
-        if place.is_reserved is not None:
-            self._by_lane[place.is_reserved] -= 1
-        elif place in self._unknown:
-            del self._unknown[place]
-        else:
-            return  # it was given away
+        """Again does nothing: the place may have been given away."""
+        if place.is_gone:
+            return
+        place.is_gone = True
+        self._leave_lane(place)
         self._by_network[place.network] -= 1
         if not self._by_network[place.network]:
             del self._by_network[place.network]
+
+    def _leave_lane(self, place: Place) -> None:
+        if place.is_reserved is None:
+            del self._unknown[place]
+        else:
+            self._by_lane[place.is_reserved] -= 1
 
     @property
     def _ordinary_max(self) -> int:

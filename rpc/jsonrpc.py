@@ -58,10 +58,10 @@ class EnvelopeLimits:
     batch_items_max: int = 100
     batch_s_max: float = 10.0
     reply_bytes_max: int = 10_000_000
-    ordinary_calls_max: int = (
-        7_000  # at work at once for clients without reserved places; the node checks signatures
-    )
-    # of 10,000 transactions at a time
+    # At work at once, for each and for all clients without reserved places: signatures of 10,000 transactions wait at
+    # most to be checked.
+    client_calls_max: int = 2_000
+    ordinary_calls_max: int = 7_000
 
 
 class Call(NamedTuple):
@@ -265,17 +265,29 @@ class Dispatcher:
         except RpcError as fault:
             return _reply(None, fault)
         calls = [read_call(item, self._methods, client) for item in items]
-        counted = 0 if client.is_reserved else len(calls)
-        if self._ordinary_calls + counted > self._limits.ordinary_calls_max:
-            busy = TryLater(f"overloaded: {self._ordinary_calls:,} calls are at work")
-            calls, counted = [call._replace(fault=call.fault or busy) for call in calls], 0
-        self._ordinary_calls += counted
+        if client.is_reserved:
+            return await self._answer_all(payload, calls, caller)
+        if busy := self._find_no_room(client, len(calls)):
+            calls = [call._replace(fault=call.fault or busy) for call in calls]
+        self._ordinary_calls += len(calls)
+        client.calls += len(calls)
         try:
-            if isinstance(payload, list):
-                return await self._answer_batch(calls, caller)
-            return await self._answer_one(calls[0], caller)
+            return await self._answer_all(payload, calls, caller)
         finally:
-            self._ordinary_calls -= counted
+            self._ordinary_calls -= len(calls)
+            client.calls -= len(calls)
+
+    def _find_no_room(self, client: Client, count: int) -> TryLater | None:
+        if client.calls + count > self._limits.client_calls_max:
+            return TryLater(f"overloaded: {client.calls:,} calls of this client are at work")
+        if self._ordinary_calls + count > self._limits.ordinary_calls_max:
+            return TryLater(f"overloaded: {self._ordinary_calls:,} calls are at work")
+        return None
+
+    async def _answer_all(self, payload: Json, calls: Sequence[Call], caller: object) -> str | None:
+        if isinstance(payload, list):
+            return await self._answer_batch(calls, caller)
+        return await self._answer_one(calls[0], caller)
 
     def _check_batch(self, items: list[Json]) -> list[Json]:
         """Raises: InvalidRequest when the batch is empty or too long."""

@@ -522,6 +522,25 @@ async def test_a_meter_is_heard_while_the_public_waits_for_receipts() -> None:
 
 
 @pytest.mark.asyncio
+async def test_one_platform_leaves_room_for_others() -> None:
+    limits = ServerLimits(envelope=EnvelopeLimits(client_calls_max=2))
+    async with serve(limits=limits) as node, connect(node, headers=bearer(PLATFORM)) as socket:
+        for nonce in range(2):
+            raw = "0x" + node.world.sign(ALICE_KEY, BOB, nonce=nonce).hex()
+            await socket.raw.send_json(CALL | {"method": "eth_sendRawTransactionSync", "params": [raw]})
+        await until(lambda: node.world.pool_counts()[0] == 2)
+
+        assert (await node.post(CALL, **bearer(PLATFORM)))["error"] == {
+            "code": -32005,
+            "message": "overloaded: 2 calls of this client are at work",
+        }
+        assert (await node.post(CALL))["result"] == "0x1092"
+        node.world.make_block()
+        assert [(await socket.read())["result"]["status"] for _ in range(2)] == ["0x1"] * 2
+        assert (await node.post(CALL, **bearer(PLATFORM)))["result"] == "0x1092"
+
+
+@pytest.mark.asyncio
 async def test_in_a_storm_of_connections_only_so_many_come_in() -> None:
     limits = ServerLimits(accepts_per_s=20, connections_per_address_max=10_000)
     async with serve(limits=limits) as node:
