@@ -48,13 +48,22 @@ _ERRORS: Final = (
     errors.InternalError,
 )
 
-_RECORDS: Final = """\
-## Records
+_PROOFS: Final = """\
+## Proofs
 
-What `ctt_getProof` proves. A record's key is its kind's byte and what names it: addresses as 20 bytes, numbers as 8
-with the highest byte first, a role as one. Its value is the msgpack array of its fields, in the order of
-`ctt_state/records.py`, where integers that may pass 64 bits are minimal big-endian bytes. How to check a proof without
-trusting anyone is in [PROTOCOL](PROTOCOL.md), C-11, B-2 and B-3, and in `ctt_state/light.py`."""
+A client that trusts no node begins with the genesis document: its hash, its validators, the length of its epochs.
+
+1. `ctt_finalityCertificate("0x0")` gives the header of block 0, which must name these validators.
+2. For each epoch, `ctt_finalityCertificate` of its last block and `ctt_validators` of that block: the certificate is
+   signed by the set that is known, the header names the hash of `next`, which is the set of the next epoch.
+3. Any header of a known epoch is then final by its certificate, or by that of the last of its descendants.
+4. What `ctt_getProof` and `ctt_getReceiptProof` give is true if it leads to the roots of such a header.
+
+`ctt_state/light.py` does all of it; the rules are C-11, B-2 and B-3 of [PROTOCOL](PROTOCOL.md).
+
+A record's key is its kind's byte and what names it: addresses as 20 bytes, numbers as 8 with the highest byte first, a
+role as one. Its value is the msgpack array of its fields, in the order of `ctt_state/records.py`, where integers that
+may pass 64 bits are minimal big-endian bytes."""
 
 
 def handbook() -> str:
@@ -63,7 +72,7 @@ def handbook() -> str:
     for namespace, methods in groupby(METHODS.values(), lambda method: method.name.partition("_")[0]):
         parts += [f"## {namespace}", *map(_method, methods)]
     parts += [
-        _RECORDS,
+        _PROOFS,
         _record_kinds(),
         "## Shapes",
         *[_shape(title, each) for title, each in shapes().items()],

@@ -3,6 +3,7 @@
 `ctt_state/light.py` is the other side: it takes what these methods give, as the bytes that are signed and hashed.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from ctt_state.block import merkle_branch
@@ -23,7 +24,8 @@ PROOFS: Final = Registry()
 @PROOFS.method("ctt_validators", Param("block", BLOCK, Tag.LATEST), result=schemas.maybe(schemas.VALIDATORS))
 def validators(caller: Caller, block: BlockRef) -> Json:
     """The validators of the block's epoch, in the order in which certificates name them, and those of the next epoch
-    once the chain has fixed them. Null when there is no such block, or when its epoch's set is not kept."""
+    once the chain has fixed them. Null when there is no such block. A node that began with a snapshot has nothing from
+    before it: a client that follows the chain from its genesis needs one that has the whole chain."""
     height = _final_height(caller.blocks, block)
     if height is None:
         return None
@@ -60,8 +62,8 @@ async def finality_certificate(caller: Caller, block: BlockRef) -> Json:
     """What makes the block final: its header, and the votes of a quorum for it or for a descendant in its epoch, to
     which `descendants` lead. Null when there is no such block. Block 0 has no certificate: it is in the genesis
     document."""
-    height = _proven_height(caller.blocks, block)
-    return None if height is None else await _finality(caller, height, Turns())
+    height = _final_height(caller.blocks, block)
+    return None if height is None else await _finality(caller, _certified(caller, height, block), Turns())
 
 
 @PROOFS.method(
@@ -79,9 +81,7 @@ async def get_proof(caller: Caller, keys: list[bytes], block: BlockRef) -> Json:
     certificate of its own. Blocks of the last 512 can be asked for, unless more than 20,000 records have changed
     since: error -32000."""
     turns = Turns()
-    height = _proven_height(caller.blocks, block)
-    if height is None:
-        height = caller.blocks.known_height(block)
+    height = _certified(caller, caller.blocks.known_height(block), block)
     proofs = await caller.chain.prove(height, keys, turns.pause)
     records: list[Json] = [
         {
@@ -121,10 +121,14 @@ async def get_receipt_proof(caller: Caller, transaction_hash: Hash) -> Json:
         "index": place.index,
         "count": len(receipts),
         "transaction": hex_of(final.block.transactions[place.index]),
-        "transactionBranch": list(map(hex_of, merkle_branch(final.transaction_hashes, place.index))),
+        "transactionBranch": _branch(final.transaction_hashes, place.index),
         "receipt": hex_of(receipts[place.index]),
-        "receiptBranch": list(map(hex_of, merkle_branch(receipts, place.index))),
+        "receiptBranch": _branch(receipts, place.index),
     }
+
+
+def _branch(leaves: Sequence[bytes], index: int) -> Json:
+    return [hex_of(each) for each in merkle_branch(leaves, index)]
 
 
 def _final_height(blocks: Blocks, ref: BlockRef) -> int | None:
@@ -133,12 +137,11 @@ def _final_height(blocks: Blocks, ref: BlockRef) -> int | None:
     return None if height is None or height > blocks.chain.head.block.header.height else height
 
 
-def _proven_height(blocks: Blocks, ref: BlockRef) -> int | None:
-    """As `_final_height`; but a tag means the newest block with a certificate of its own, which the head may lack for
+def _certified(caller: Caller, height: int, ref: BlockRef) -> int:
+    """The block's height; for a tag that of the newest block with a certificate of its own, which the head may lack for
     a moment."""
-    height = _final_height(blocks, ref)
-    if height is not None and isinstance(ref, Tag) and ref is not Tag.EARLIEST:
-        while height > blocks.chain.oldest_block() and blocks.chain.certificate(height) is None:
+    if isinstance(ref, Tag) and ref is not Tag.EARLIEST:
+        while height > caller.chain.oldest_block() and caller.chain.certificate(height) is None:
             height -= 1
     return height
 

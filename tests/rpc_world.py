@@ -8,9 +8,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, Final
 
 import aiohttp
+import jsonschema
 
 from ctt_state.block import (
     HEADER_VERSION,
@@ -35,6 +37,7 @@ from ctt_state.validators import Member, ValidatorSet
 from ctt_state.view import Lookup, Overlay
 from node.pulse import Lag
 from rpc.chain import PoolContent, RecordProof
+from rpc.discovery import METHODS
 from rpc.server import RpcServer, ServerConfig, ServerLimits
 
 CHAIN_ID: Final = 4_242
@@ -302,6 +305,16 @@ class RpcWorld:
         return final
 
 
+@cache
+def _validator(method: str) -> jsonschema.Draft7Validator:
+    return jsonschema.Draft7Validator(METHODS[method].result)
+
+
+def check_result(method: str, result: Any) -> None:
+    """Whether the answer is what the method says it gives. Raises: jsonschema.ValidationError."""
+    _validator(method).validate(result)
+
+
 def _encode(record: Record | None) -> bytes | None:
     return None if record is None else record.encode()
 
@@ -330,6 +343,7 @@ class RpcClient:
         """The result of a call that succeeds."""
         reply = await self.answer(method, *params)
         assert "error" not in reply, reply
+        check_result(method, reply["result"])
         return reply["result"]
 
     async def error(self, method: str, *params: Any) -> Any:

@@ -36,6 +36,7 @@ from node.proofs import prove_records
 from tests.ledger_world import ALICE, ALICE_KEY, BOB, OWNERS, document, make_ledger, sign, sign_call
 from tests.proof_world import EPOCH_BLOCKS, add, change_set, served_ledger
 from tests.rpc_world import RpcClient
+from tests.test_snapshot import load
 
 pytestmark = pytest.mark.asyncio
 
@@ -412,6 +413,31 @@ async def test_states_are_proven_as_far_back_as_they_are_read(
             StatePruned, match=f"state at block {height} is pruned: this node keeps the last 8 blocks"
         ):
             await prove_records(ledger.store, height, [Account.key(ALICE)], nothing)
+
+
+async def test_a_node_that_began_with_a_snapshot_proves_from_there_on(ledger: Ledger, tmp_path: Path) -> None:
+    """Of its base it has header, state and certificate, of blocks before it nothing."""
+    grow(ledger)
+    loaded = load(tmp_path / "loaded", ledger, validators=ledger.validators(2))
+    async with served_ledger(ledger) as node:
+        light = await follow(node)
+    add(loaded, [sign(ALICE_KEY, 6, to=BOB, value=1)])
+    async with served_ledger(loaded) as node:
+        for height in (HEAD, HEAD + 1):
+            answer = await node.call("ctt_getProof", list(map(hex_of, KEYS)), hex(height))
+            records = [loaded.state(height)(key) for key in KEYS]
+            assert check_records(light, answer) == [
+                None if each is None else each.encode() for each in records
+            ]
+        assert (await node.call("ctt_validators", hex(HEAD)))["hash"] == hex_of(ledger.validators(2).hash)
+        for method, *params in (
+            ("ctt_getProof", hex_of(ALICE), hex(HEAD - 1)),
+            ("ctt_finalityCertificate", hex(HEAD - 1)),
+            ("ctt_validators", hex(HEAD - 1)),
+        ):
+            error = await node.error(method, *params)
+            assert error["code"] == -32000 and f"block {HEAD - 1} is pruned" in error["message"]
+    loaded.close()
 
 
 async def test_too_many_changes_are_refused_in_words(
