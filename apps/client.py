@@ -59,11 +59,13 @@ class Client:
         answers = {answer["id"]: answer for answer in await self._post(requests)}
         return [_outcome(answers[request["id"]]) for request in requests]
 
-    async def read(self, module: Module, signature: str, *arguments: Any) -> tuple[Any, ...]:
-        """A view's results at the newest block."""
+    async def read(
+        self, module: Module, signature: str, *arguments: Any, block: str = "latest"
+    ) -> tuple[Any, ...]:
+        """A view's results at this block."""
         function = module.named(signature)
         return decode_output(
-            function, await self.call("eth_call", call_object(module, function, *arguments), "latest")
+            function, await self.call("eth_call", call_object(module, function, *arguments), block)
         )
 
     async def receipt(

@@ -19,7 +19,7 @@ from ctt_state.records import Change, Outcome
 from ctt_state.units import ZERO_HASH, Address, Hash, Height, hex_of
 from ctt_state.validators import Member, ValidatorSet
 from ctt_state.votes import Evidence, Kind, Statement, sign_vote
-from node.cli.authority import REFUSALS, explain_revert
+from node.cli.authority import REFUSALS
 from node.cli.governance import Epoch, Offence, Proposal, Standing, describe_standing, summarise_standing
 from node.cli.init import initialise
 from node.journal import VOTES
@@ -404,7 +404,7 @@ FIGURES: Final = {"uint": 3, "address": STRANGER, "bytes": b"\x02\x03"}
 def test_every_refusal_of_the_module_has_its_words(error: Any) -> None:
     revert = error(*[FIGURES[param.type.kind] for param in error.params])
 
-    text = explain_revert("0x" + revert.data.hex(), "otherwise")
+    text = REFUSALS.explain_revert("0x" + revert.data.hex(), "otherwise")
 
     assert text.startswith(f"{error.name}: ")
     assert "{" not in text
@@ -416,12 +416,12 @@ def test_every_refusal_of_the_module_has_its_words(error: Any) -> None:
 
 
 def test_no_words_are_left_of_refusals_that_are_gone() -> None:
-    assert sorted(REFUSALS) == sorted(error.name for error in AUTHORITY.errors.values())
+    assert sorted(REFUSALS.texts) == sorted(error.name for error in AUTHORITY.errors.values())
 
 
 @pytest.mark.parametrize("data", ["None", "0x", "0x12345678", "0xzz"])
 def test_a_refusal_that_is_not_the_modules_is_left_as_it_is(data: str) -> None:
-    assert explain_revert(data, "as the node says") == "as the node says"
+    assert REFUSALS.explain_revert(data, "as the node says") == "as the node says"
 
 
 # --- how it stands -----------------------------------------------------------------------------------------------------

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Final
 
 from ctt_state.crypto import checksum_address
-from ctt_state.units import ZERO_ADDRESS, Address, Hash, Height
+from ctt_state.units import ZERO_ADDRESS, Address, Hash, Height, Wei
 from rpc.access import ROLES, Role
+
+DECIMALS: Final = 18  # of the settlement currency
 
 _HOST: Final = re.compile(r"\*|[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _PEER: Final = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})"
 )
 _BLOCK: Final = re.compile(r"(?P<height>[0-9]{1,15}):0x(?P<hash>[0-9a-f]{64})")
+_AMOUNT: Final = re.compile(r"(?P<units>[0-9]{1,30})(?:\.(?P<decimals>[0-9]{1,18}))?", re.ASCII)
 _QUOTA: Final = re.compile(r"(?P<role>[a-z]+)=(?P<units>[0-9]+)")
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s,]+")
 
@@ -79,6 +82,34 @@ def address(text: str) -> Address:
             f"the checksum of {text} is wrong: it would be {checksum_address(parsed)}"
         )
     return parsed
+
+
+def amount(text: str) -> Wei:
+    """Money in the currency's own units, with up to 18 decimals, above zero: 12.50."""
+    match = _AMOUNT.fullmatch(text)
+    wei = int(match["units"] + (match["decimals"] or "").ljust(DECIMALS, "0")) if match else 0
+    if wei == 0:
+        raise argparse.ArgumentTypeError(
+            f"{text[:60]!a} is no amount above 0 such as 12.50, with up to {DECIMALS} decimals"
+        )
+    return Wei(wei)
+
+
+def format_amount(wei: int) -> str:
+    """The same back, exact, with at least two decimals."""
+    units, rest = divmod(abs(wei), 10**DECIMALS)
+    decimals = str(rest).rjust(DECIMALS, "0").rstrip("0").ljust(2, "0")
+    return f"{'-' if wei < 0 else ''}{units}.{decimals}"
+
+
+def reference(text: str) -> bytes:
+    """A text of 1 to 32 bytes in UTF-8, as the 32 bytes that it fills from the left; or 32 bytes in hexadecimal."""
+    if re.fullmatch(r"0x[0-9a-fA-F]{64}", text):
+        return bytes.fromhex(text[2:])
+    data = text.encode()
+    if not 1 <= len(data) <= 32:
+        raise argparse.ArgumentTypeError(f"{text[:60]!a} has {len(data)} bytes; a reference has 1 to 32")
+    return data.ljust(32, b"\0")
 
 
 def host_names(text: str) -> frozenset[str]:

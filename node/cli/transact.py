@@ -1,0 +1,205 @@
+"""What commands that speak to a node share: a transaction to a native module is tried, sent and awaited, and a refusal
+is told in words.
+
+Clients of JSON-RPC like any other; what they send is signed here, with a key of the user's.
+"""
+
+import argparse
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from apps.client import Client, RpcError, call_object, decode_log
+from ctt_state.abi import MalformedCalldata, Module, decode_values
+from ctt_state.crypto import address_of
+from ctt_state.modules import MODULES
+from ctt_state.transaction import sign_transaction
+from ctt_state.units import hex_of
+from node.cli.governance import results
+from node.cli.options import seconds
+from node.exits import Exit, Failure
+from rpc.errors import EXECUTION_REVERTED, REFUSED
+
+RPC_URL: Final = "http://127.0.0.1:8545"
+TIMEOUT_SECONDS: Final = 30.0
+
+Command = Callable[[Client, argparse.Namespace], Coroutine[Any, Any, None]]
+T = TypeVar("T")
+
+
+def plain(name: str, value: object) -> str:
+    return hex_of(value) if isinstance(value, bytes) else str(value)
+
+
+class Refusals(NamedTuple):
+    """What a module's refusals say: a text by the error's name, with its figures in braces, and how a figure of some
+    name is shown."""
+
+    texts: Mapping[str, str]
+    readable: Callable[[str, object], str] = plain
+
+    def explain(self, refusal: RpcError) -> Failure:
+        """A refusal of the module in words, any other in the node's."""
+        if refusal.code == EXECUTION_REVERTED:
+            text = self.explain_revert(str(refusal.data), str(refusal))
+            return Failure(Exit.PERMISSION, f"refused: {text}")
+        code = Exit.PERMISSION if refusal.code == REFUSED else Exit.UNAVAILABLE
+        return Failure(code, f"the node refuses: {refusal}")
+
+    def explain_revert(self, data: str, otherwise: str) -> str:
+        """The module's error of these bytes: its name, and what it says of its figures."""
+        try:
+            content = bytes.fromhex(data.removeprefix("0x"))
+        except ValueError:
+            return otherwise
+        found = (module.errors.get(content[:4]) for module in MODULES.values())
+        error = next(filter(None, found), None)
+        if error is None or error.name not in self.texts:
+            return otherwise
+        values = decode_values(error.params, content[4:])
+        figures = {
+            param.name: self.readable(param.name, value)
+            for param, value in zip(error.params, values, strict=True)
+        }
+        return f"{error.name}: {self.texts[error.name].format(**figures)}"
+
+
+def add_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    command: Command,
+    text: str,
+    refusals: Refusals,
+) -> argparse.ArgumentParser:
+    """A subcommand that asks a node."""
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument(
+        "--rpc", type=rpc_url, default=RPC_URL, metavar="URL", help="a node's JSON-RPC (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=TIMEOUT_SECONDS,
+        metavar="SECONDS",
+        help="how long to wait for the node, and as long again for the block (default: %(default)g)",
+    )
+    parser.set_defaults(run=partial(_run, command, refusals))
+    return parser
+
+
+def add_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--key", type=Path, required=True, metavar="FILE", help="the key of the account that sends"
+    )
+
+
+def rpc_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise argparse.ArgumentTypeError(f"{text[:80]!a} is no address such as {RPC_URL}")
+    return text
+
+
+def _run(command: Command, refusals: Refusals, options: argparse.Namespace) -> int:
+    """Raises: Failure: 77 the chain refuses, 69 the node does not answer as one."""
+    asyncio.run(_ask(command, refusals, options))
+    return 0
+
+
+async def _ask(command: Command, refusals: Refusals, options: argparse.Namespace) -> None:
+    try:
+        async with Client(options.rpc) as client:
+            await command(client, options)
+    except RpcError as refusal:
+        raise refusals.explain(refusal) from None
+    except (aiohttp.ClientError, json.JSONDecodeError, MalformedCalldata) as fault:
+        cause = " ".join(str(fault).split())[:200] or type(fault).__name__
+        raise Failure(Exit.UNAVAILABLE, f"{options.rpc} does not answer as a node: {cause}") from None
+
+
+async def bounded(work: Awaitable[T], options: argparse.Namespace) -> T:
+    """Raises: Failure (69) when it takes too long."""
+    try:
+        async with asyncio.timeout(options.timeout):
+            return await work
+    except TimeoutError:
+        raise Failure(
+            Exit.UNAVAILABLE, f"{options.rpc} does not answer within {options.timeout:g} s"
+        ) from None
+
+
+# --- what is sent ---------------------------------------------------------------------------------------------------
+
+
+async def transact(
+    client: Client,
+    options: argparse.Namespace,
+    key: bytes,
+    module: Module,
+    signature: str,
+    *arguments: Any,
+    value: int = 0,
+    see: str = "",
+) -> dict[str, dict[str, Any]]:
+    """Calls the module by a transaction and gives its events, by name, when the block is final.
+
+    What the module would refuse is not sent. `see` is the command that shows what became of it. Raises: RpcError for
+    a refusal, Failure (69) without a block in time.
+    """
+    request = call_object(module, module.named(signature), *arguments)
+    request |= {"from": hex_of(address_of(key)), "value": hex(value)}
+    transaction_hash = await bounded(_send(client, key, module, request), options)
+    print(f"sent transaction {transaction_hash}", flush=True)
+    try:
+        receipt = await client.receipt(transaction_hash, options.timeout)
+    except TimeoutError:
+        raise Failure(
+            Exit.UNAVAILABLE,
+            f"transaction {transaction_hash} is in no block after {options.timeout:g} s; it may still come"
+            f"{f': see {see}' if see else ''}",
+        ) from None
+    if receipt["status"] != "0x1":
+        # What it found when its turn came was not what had been tried: the same call says what.
+        await bounded(client.call("eth_call", request, receipt["blockNumber"]), options)
+        raise Failure(Exit.PERMISSION, f"transaction {transaction_hash} was refused when its turn came")
+    print(f"final in block {int(receipt['blockNumber'], 16)}", flush=True)
+    return dict(filter(None, (decode_log(module, log) for log in receipt["logs"])))
+
+
+async def _send(client: Client, key: bytes, module: Module, request: dict[str, str]) -> str:
+    """Raises: RpcError, of which a refusal of the module is one."""
+    gas, nonce, price, chain_id = [
+        int(answer, 16)
+        for answer in results(
+            await client.batch(
+                [
+                    ("eth_estimateGas", [request]),
+                    ("eth_getTransactionCount", [request["from"], "pending"]),
+                    ("eth_gasPrice", []),
+                    ("eth_chainId", []),
+                ]
+            )
+        )
+    ]
+    raw = sign_transaction(
+        key,
+        chain_id=chain_id,
+        nonce=nonce,
+        gas_limit=gas,
+        to=module.address,
+        value=int(request["value"], 16),
+        data=bytes.fromhex(request["data"].removeprefix("0x")),
+        max_fee=price,
+    )
+    transaction_hash: str = await client.call("eth_sendRawTransaction", hex_of(raw))
+    return transaction_hash
