@@ -9,15 +9,12 @@ from ctt_state.records import CttConfig, CttSupply
 from ctt_state.units import hex_of
 from ctt_state.view import find
 from rpc import schemas
-from rpc.ctt_energy import ENERGY
 from rpc.door import Caller
 from rpc.figures import energy
 from rpc.jsontext import Json, RawJson, dumps
 from rpc.methods import Registry
-from rpc.proofs import PROOFS
-from rpc.readings import READINGS
 
-CTT_METHODS: Final = Registry({**ENERGY.methods, **READINGS.methods, **PROOFS.methods})
+CTT_METHODS: Final = Registry()
 
 STALLED_MS: Final = 5_000  # an outage of one leader costs less than a second
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from rpc import schemas
 from rpc.access import Role
 from rpc.ctt import CTT_METHODS
+from rpc.ctt_energy import ENERGY
 from rpc.door import Caller
 from rpc.errors import InvalidParams, Refused, RpcError
 from rpc.eth import ETH
@@ -17,6 +18,8 @@ from rpc.jsontext import RawJson, dumps
 from rpc.methods import Method, Registry, join
 from rpc.node_status import NODE_METHODS
 from rpc.params import REQUIRED, Param, Tag
+from rpc.proofs import PROOFS
+from rpc.readings import READINGS
 
 DISCOVERY: Final = Registry()
 
@@ -29,7 +32,9 @@ def discover(caller: Caller) -> RawJson:
     return _document_text(caller.chain.client_version)
 
 
-METHODS: Final[Mapping[str, Method]] = join(ETH, CTT_METHODS, NODE_METHODS, DISCOVERY)
+METHODS: Final[Mapping[str, Method]] = join(
+    ETH, CTT_METHODS, NODE_METHODS, ENERGY, READINGS, PROOFS, DISCOVERY
+)
 
 
 @cache
