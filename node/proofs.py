@@ -2,11 +2,13 @@
 
 On the disk is the tree of the head. An earlier block's is the same tree with the records set back that have changed
 since, which the undo rows hold; only the nodes above those differ, and they are made anew for the question and not
-kept. So a proof costs about 20 us for each record that has changed since, and there is a limit to these.
+kept. So a proof costs 6 to 9 us for each record that has changed since (1,400 to 11,000 changed of 37,000, processor time
+on one shared core), and there is a limit to these.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import msgpack
@@ -17,7 +19,7 @@ from ctt_state.tree import Leaf, NodeChanges, NodeReader, prove, update
 from node.store import UNDO_BLOCKS, PinnedState, Store
 from node.unfinal import read_through
 
-RECORDS_MAX: Final = 20_000  # changed since the block: half a second of work, and some 20 MB while it is done
+RECORDS_MAX: Final = 20_000  # changed since the block: some 0.2 s of work, and 20 MB while it is done
 LEAVES_AT_ONCE: Final = 64  # set back between two pauses
 
 Pause = Callable[[], Awaitable[None]]
@@ -63,7 +65,7 @@ async def _set_back(read: NodeReader, before: dict[bytes, bytes | None], pause: 
     for key, value in before.items():
         leaves.append((sha256(key), None if value is None else sha256(value)))
         await pause()
-    leaves.sort()
+    leaves.sort(key=itemgetter(0))
     nodes: NodeChanges = {}
     rest = iter(leaves)
     while some := list(islice(rest, LEAVES_AT_ONCE)):
