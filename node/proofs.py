@@ -2,8 +2,8 @@
 
 On the disk is the tree of the head. An earlier block's is the same tree with the records set back that have changed
 since, which the undo rows hold; only the nodes above those differ, and they are made anew for the question and not
-kept. So a proof costs 6 to 9 us for each record that has changed since (1,400 to 11,000 changed of 37,000, processor time
-on one shared core), and there is a limit to these.
+kept. So a proof costs 6 to 9 us for each record that has changed since (processor time on a shared core, 1,400 to
+11,000 of 37,000 records changed), and there is a limit to these.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

@@ -77,10 +77,11 @@ def _reading(view: BlockView, index: int, log: Log) -> dict[str, Json]:
 
 
 async def _first_height(blocks: Blocks, moment: Moment, turns: Turns) -> int:
-    """Of a range; it may be above the head."""
+    """Of a range, at most the one after the head, which has yet to come. Raises: Refused."""
     if isinstance(moment, Instant):
         return await _first_since(blocks, moment.time_ms, turns)
-    return blocks.known_height(moment) if isinstance(moment, Tag) else moment
+    following = blocks.known_height(Tag.LATEST) + 1
+    return following if moment == following else blocks.known_height(moment)
 
 
 async def _last_height(blocks: Blocks, moment: Moment, turns: Turns) -> int:

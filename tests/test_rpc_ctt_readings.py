@@ -185,6 +185,15 @@ async def test_who_polls_goes_on_behind_what_was_looked_through(node: Served) ->
     assert reading["measuredWh"] == "5"
 
 
+async def test_a_range_begins_at_the_next_block_at_the_latest(node: Served) -> None:
+    for first in ("0x20", hex(2**64 - 1)):
+        error = await node.error("ctt_readings", hex_of(ALICE), first)
+        assert (error["code"], error["message"]) == (
+            -32000,
+            f"header not found: block {int(first, 16)} is above the head {HEAD}",
+        )
+
+
 async def test_blocks_that_are_not_here_are_refused_in_words(node: Served) -> None:
     node.world.base = type(node.world.base)(7)
     error = await node.error("ctt_readings", hex_of(ALICE), "0x7")
