@@ -88,7 +88,7 @@ class Fleet:
         return Signed(make_transaction(meter, nonce, data), meter)
 
 
-def make_transaction(sender: Address, nonce: int, data: bytes) -> Transaction:
+def make_transaction(sender: Address, nonce: int, data: bytes, to: Address = CTT.address) -> Transaction:
     """A transaction as decoding gives it, but for its signature, which the ledger no longer looks at."""
     name = sha256(sender + nonce.to_bytes(8, "big"))
     return Transaction(
@@ -99,7 +99,7 @@ def make_transaction(sender: Address, nonce: int, data: bytes) -> Transaction:
         max_priority_fee=Wei(0),
         max_fee=Wei(0),
         gas_limit=Gas(GAS_LIMIT),
-        to=CTT.address,
+        to=to,
         value=Wei(0),
         data=data,
         access_list=(),

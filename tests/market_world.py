@@ -9,10 +9,10 @@ from ctt_state.block import Log, Receipt
 from ctt_state.modules.call import MarketRules
 from ctt_state.modules.ctt import CTT
 from ctt_state.modules.market import MARKET
-from ctt_state.records import MarketTariff
+from ctt_state.records import Account, MarketTariff
 from ctt_state.transition import apply_due, due_transaction
 from ctt_state.units import Address, Wei
-from tests.world import OPERATOR, World, check_invariants
+from tests.world import OPERATOR, WEALTH_WEI, World, check_invariants
 
 AUCTION_BLOCKS: Final = 3
 FOREVER: Final = 2**64 - 1  # an auction that never comes
@@ -62,6 +62,11 @@ class MarketWorld(World):
         """A call of the CTT that must succeed."""
         with self.at_ctt():
             return self.done(sender, signature, *arguments, value=value)
+
+    def put_account(self, owner: Address, wealth: int = WEALTH_WEI) -> None:
+        """Gives money to somebody who has none."""
+        self.put(Account.key(owner), Account(0, Wei(wealth)))
+        self.issued_wei = Wei(self.issued_wei + wealth)
 
     def settle_in(self, owner: Address, tokens: int, energy_wh: int, source: int = 1) -> None:
         """Gives the owner tokens and charges them, by a meter of this source when there is any energy."""

@@ -80,6 +80,23 @@ def test_state_at_two_sizes(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_market_at_two_sizes(tmp_path: Path) -> None:
+    told = result(
+        "bench.market", "--auction-orders", 200, "--orders", "20,40", "--blocks", 2, "--dir", tmp_path
+    )
+    assert [(each["orders"], each["groups"]) for each in told["auction"]] == [
+        (200, 1),
+        (200, 2),
+        (200, 6),
+    ]
+    assert [each["orders"] for each in told["blocks"]] == [20, 40]
+    for each in told["blocks"]:
+        assert each["trades"] > each["orders"] // 4
+        assert each["gas"] < each["gas_max"]
+        assert set(each["cpu_ms"]) == STEPS
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_profile_names_each_step(tmp_path: Path) -> None:
     told = result("bench.profile", "--tokens", 1_000, "--blocks", 2, "--transactions", 50, "--dir", tmp_path)
     assert told["tokens"] == 1_000

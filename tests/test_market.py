@@ -136,7 +136,7 @@ def test_the_book_stays_without_gaps_over_pages() -> None:
     world = MarketWorld(orders_max=200)
     people = [address(f"person {number}") for number in range(130)]
     for person in people:
-        world.put(Account.key(person), Account(0, Wei(0)))
+        world.put_account(person)
         world.settle_in(person, 1, 0)
         world.bid(person, 1, 0)
 
@@ -513,12 +513,11 @@ def test_a_full_book_keeps_to_the_gas_that_genesis_was_checked_for() -> None:
     for number in range(20):
         seller, buyer = address(f"seller {number}"), address(f"buyer {number}")
         for person in (seller, buyer):
-            world.put(Account.key(person), Account(0, Wei(10**18)))
+            world.put_account(person)
         world.settle_in(seller, 4, 40_000 - 1)
         world.settle_in(buyer, 4, 0)
         world.ask(seller, 40_000, 10)
         world.bid(buyer, 40_000 - 1, 20)
-    world.issued_wei = Wei(world.issued_wei + 40 * 10**18)
 
     receipt = world.next_block()
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctt_state.modules.market.auction import NEVER, Ask, Bid, Result, clear
+from ctt_state.modules.market.auction import Ask, Bid, Result, clear
 
 PRICES = range(8)
 MAX_GROUPS = 3
@@ -73,7 +73,7 @@ def price_by_definition(bids: Sequence[Bid], asks: Sequence[Ask]) -> tuple[int, 
 @st.composite
 def books(draw: st.DrawFn) -> tuple[list[Bid], list[Ask], int]:
     groups = draw(st.integers(1, MAX_GROUPS))
-    limits = st.integers(NEVER, PRICES[-1] - 1)
+    limits = st.integers(0, PRICES[-1] - 1)
     bids = st.builds(Bid, st.integers(1, 5), st.tuples(*[limits] * groups))
     asks = st.builds(Ask, st.integers(1, 5), st.integers(0, PRICES[-1]), st.integers(0, groups - 1))
     return draw(st.lists(bids, max_size=5)), draw(st.lists(asks, max_size=5)), groups
@@ -183,17 +183,17 @@ def test_worked_examples(
     assert (result.price, served(bids, asks, result)) == (price, (bought, sold))
 
 
-ANY_20_SOLAR_25 = (20, 25)
+ANY_20_SOLAR_25 = (25, 20)
 
 
 @pytest.mark.parametrize(
     ("bids", "asks", "price", "bought", "sold"),
     [
-        pytest.param([Bid(5, ANY_20_SOLAR_25)], [Ask(5, 22, 0)], 0, [0], [0], id="not for any energy"),
-        pytest.param([Bid(5, ANY_20_SOLAR_25)], [Ask(5, 22, 1)], 23, [5], [5], id="for solar energy"),
+        pytest.param([Bid(5, ANY_20_SOLAR_25)], [Ask(5, 22, 1)], 0, [0], [0], id="not for any energy"),
+        pytest.param([Bid(5, ANY_20_SOLAR_25)], [Ask(5, 22, 0)], 23, [5], [5], id="for solar energy"),
         pytest.param(
             [Bid(5, (24, 24)), Bid(5, ANY_20_SOLAR_25)],
-            [Ask(5, 22, 1), Ask(5, 22, 0)],
+            [Ask(5, 22, 0), Ask(5, 22, 1)],
             23,
             [5, 5],
             [5, 5],
@@ -201,26 +201,40 @@ ANY_20_SOLAR_25 = (20, 25)
         ),
         pytest.param(
             [Bid(5, (24, 24)), Bid(5, ANY_20_SOLAR_25)],
-            [Ask(5, 18, 1), Ask(5, 18, 0)],
+            [Ask(5, 18, 0), Ask(5, 18, 1)],
             21,
             [5, 5],
             [5, 5],
             id="at a price above a general maximum",
         ),
-        pytest.param([Bid(5, (20, NEVER))], [Ask(5, 10, 1)], 0, [0], [0], id="anything but solar"),
+        pytest.param([Bid(5, (0, 20))], [Ask(5, 10, 0)], 0, [0], [0], id="hardly solar"),
     ],
 )
 def test_worked_examples_with_a_preference(
     bids: list[Bid], asks: list[Ask], price: int, bought: list[int], sold: list[int]
 ) -> None:
-    """Group 1 is solar, group 0 the rest."""
+    """Group 0 is solar, group 1 the rest."""
     result = clear(bids, asks, 2)
 
     assert (result.price, served(bids, asks, result)) == (price, (bought, sold))
 
 
 def test_preferred_energy_goes_to_those_who_prefer_it() -> None:
-    """Both would take anything at the price; the later one would pay more for solar energy."""
-    bids, asks = [Bid(5, (20, 20)), Bid(5, (20, 25))], [Ask(5, 10, 1), Ask(5, 10, 0)]
+    """All would take anything at the price. Groups: solar, wind, the rest."""
+    bids = [Bid(5, (20, 25, 20)), Bid(5, (20, 20, 20)), Bid(5, (25, 20, 20))]
+    asks = [Ask(5, 10, 0), Ask(5, 10, 1), Ask(5, 10, 2)]
 
-    assert clear(bids, asks, 2).trades == [(1, 0, 5), (0, 1, 5)]
+    assert sorted(clear(bids, asks, 3).trades) == [(0, 1, 5), (1, 2, 5), (2, 0, 5)]
+
+
+def test_the_lower_of_two_ranges_counts() -> None:
+    """At 2 and 3 the first energy moves, at 5 and 6 the second, at 4 none: the bid's maxima are apart."""
+    assert clear([Bid(3, (3, 6))], [Ask(2, 5, 1), Ask(2, 2, 0)], 2).price == 2
+
+
+def test_energy_is_dealt_out_in_one_order() -> None:
+    """The bid that accepts the first two groups is dealt with before the one that accepts all three."""
+    bids = [Bid(2, (9, 9, 9)), Bid(2, (9, 9, 0))]
+    asks = [Ask(2, 5, 0), Ask(1, 5, 1), Ask(1, 5, 2)]
+
+    assert sorted(clear(bids, asks, 3).trades) == [(0, 1, 1), (0, 2, 1), (1, 0, 2)]

@@ -45,6 +45,7 @@ class Meter:
     operator: Address
     power: int
     concentrator: bool
+    source: int
     certified: bool = True
     prosumer: Address = ZERO_ADDRESS
 
@@ -88,11 +89,11 @@ class Model:
 
     # --- meters ---
 
-    def certify(self, sender: Address, meter: Address, power: int, concentrator: bool) -> None:
+    def certify(self, sender: Address, meter: Address, power: int, concentrator: bool, source: int) -> None:
         require(sender == self.operator, "NotOperator")
-        known = self.meters.get(meter, Meter(sender, power, concentrator))
+        known = self.meters.get(meter, Meter(sender, power, concentrator, source))
         require(known.concentrator == concentrator, "ConcentratorFixed")
-        self.meters[meter] = replace(known, power=power, certified=True)
+        self.meters[meter] = replace(known, power=power, source=source, certified=True)
 
     def revoke(self, sender: Address, meter: Address) -> None:
         require(sender == self.operator, "NotOperator")
@@ -175,32 +176,42 @@ class Model:
         return (amount - 1) * HOUR_MS < power * elapsed_ms or amount == 0
 
     def produce(self, owner: Owner, amount: int) -> None:
-        full, partial, empty, _ = self.touch(owner)
         owner.produced += amount
+        owner.stored += self.charge(owner, amount)
+
+    def charge(self, owner: Owner, amount: int) -> int:
+        """Gives what was stored."""
+        full, partial, empty, _ = self.touch(owner)
+        offered = amount
         while amount and partial + empty:
             if not partial:
                 partial.append(empty.pop(0))
             token = self.tokens[partial[0]]
             room = min(amount, max(self.capability - token.energy, 0))
             token.energy += room
-            owner.stored += room
             amount -= room
             if token.energy >= self.capability:
                 full.append(partial.pop(0))
+        return offered - amount
 
     def consume(self, owner: Owner, amount: int) -> None:
-        full, partial, empty, _ = self.touch(owner)
         owner.consumed += amount
+        owner.covered += self.drain(owner, amount)
+
+    def drain(self, owner: Owner, amount: int) -> int:
+        """Gives what was covered."""
+        full, partial, empty, _ = self.touch(owner)
+        asked = amount
         while amount and full + partial:
             if not partial:
                 partial.append(full.pop())
             token = self.tokens[partial[-1]]
             taken = min(amount, token.energy)
             token.energy -= taken
-            owner.covered += taken
             amount -= taken
             if not token.energy:
                 empty.insert(0, partial.pop())
+        return asked - amount
 
     def touch(self, owner: Owner) -> list[list[int]]:
         """The owner's shelf by the capability of now."""

@@ -11,6 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ctt_state.abi import Module
+from ctt_state.modules import MODULES
 from ctt_state.modules.ctt import CTT
 from ctt_state.modules.ctt.shelf import Region, region_of
 from ctt_state.records import Account, CttConfig, CttSupply, Meter, Prosumer, Reading, ShelfPage, Token
@@ -46,6 +48,7 @@ admins = st.sampled_from((ADMIN,) * 9 + (MALLORY,))
 operators = st.sampled_from((OPERATOR,) * 9 + (MALLORY,))
 meters = st.sampled_from(METERS * 3 + (MALLORY,))
 energies = st.sampled_from((0, 1, 40, 40, 100, 100, 101, 250, 350, 1_000, 10_000)) | st.integers(0, 250)
+sources = st.sampled_from((1, 1, 2, 0))
 powers = st.sampled_from((0, 0, 0, 100_000, 3_600_000))
 payments = st.integers(-1, 2)  # what is paid above the price; below it, one wei
 often = st.sampled_from((True,) * 14 + (False,))
@@ -56,22 +59,39 @@ class CttMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(max_supply=MAX_SUPPLY, capability_wh=CAPABILITY)
+        self.world = self.make_world()
         self.world.done(ADMIN, "setEmptyTokenPrice(uint256)", EMPTY_PRICE)
         self.world.chain = dataclasses.replace(self.world.chain, minimum_gas_price_wei=Wei(GAS_PRICE))
-        self.model = Model(ADMIN, OPERATOR, max_supply=MAX_SUPPLY, capability=CAPABILITY, now=START_MS)
+        self.model = self.make_model()
         self.model.empty_price = EMPTY_PRICE
         for meter in METERS:
             self.world.put(Account.key(meter), Account(0, WEALTH_WEI))
         self.world.issued_wei = Wei(self.world.issued_wei + len(METERS) * WEALTH_WEI)
         self.model.balances = dict.fromkeys((*OWNERS, *METERS, ADMIN, OPERATOR, MALLORY), WEALTH_WEI)
 
+    def make_world(self) -> World:
+        return World(max_supply=MAX_SUPPLY, capability_wh=CAPABILITY)
+
+    def make_model(self) -> Model:
+        return Model(ADMIN, OPERATOR, max_supply=MAX_SUPPLY, capability=CAPABILITY, now=START_MS)
+
     def send(
         self, expect: Callable[[], None], sender: Address, signature: str, *arguments: Any, value: int = 0
     ) -> None:
         """The same rule of the ledger and of the model (`expect`): both take it, or both refuse for one reason."""
-        data = CTT.named(signature).encode_arguments(*arguments)
-        refusal = self.apply(sender, CTT.address, value, data)
+        self.send_to(CTT, expect, sender, signature, *arguments, value=value)
+
+    def send_to(
+        self,
+        module: Module,
+        expect: Callable[[], None],
+        sender: Address,
+        signature: str,
+        *arguments: Any,
+        value: int = 0,
+    ) -> None:
+        data = module.named(signature).encode_arguments(*arguments)
+        refusal = self.apply(sender, module.address, value, data)
         foreseen = None
         try:
             expect()
@@ -94,16 +114,16 @@ class CttMachine(RuleBasedStateMachine):
         untouched = dict.fromkeys((Account.key(sender), Account.key(PROPOSER)))
         assert {**overlay.changes, **untouched} == {**before, **untouched}
         assert receipt.logs == ()
-        return CTT.errors[receipt.output[:4]].name
+        return MODULES[to].errors[receipt.output[:4]].name
 
     # --- a street to begin with ---
 
     @initialize(power=powers)
     def move_in(self, power: int) -> None:
         """Alice has a meter of her own, Bob and Carol share a concentrator."""
-        self.certify(OPERATOR, HOUSE_METER, power, True)
-        self.certify(OPERATOR, SPARE_METER, 0, True)
-        self.certify(OPERATOR, CONCENTRATOR, 0, True)
+        self.certify(OPERATOR, HOUSE_METER, power, True, 1)
+        self.certify(OPERATOR, SPARE_METER, 0, True, 2)
+        self.certify(OPERATOR, CONCENTRATOR, 0, True, 2)
         for owner, meter in ((ALICE, HOUSE_METER), (BOB, CONCENTRATOR), (CAROL, CONCENTRATOR)):
             self.buy_empty(owner, 3, 0)
             self.register(owner, meter, True)
@@ -113,6 +133,9 @@ class CttMachine(RuleBasedStateMachine):
 
     @rule(duration_ms=st.integers(0, HOUR_MS) | st.sampled_from((1, 1_000, HOUR_MS)))
     def wait(self, duration_ms: int) -> None:
+        self.next_block(duration_ms)
+
+    def next_block(self, duration_ms: int) -> None:
         self.world.pass_ms(duration_ms)
         self.model.now += duration_ms
 
@@ -128,11 +151,13 @@ class CttMachine(RuleBasedStateMachine):
 
     # --- meters ---
 
-    @rule(sender=operators, meter=st.sampled_from(METERS), power=powers, same_kind=often)
-    def certify(self, sender: Address, meter: Address, power: int, same_kind: bool) -> None:
+    @rule(sender=operators, meter=st.sampled_from(METERS), power=powers, same_kind=often, source=sources)
+    def certify(self, sender: Address, meter: Address, power: int, same_kind: bool, source: int) -> None:
         concentrator = (meter == CONCENTRATOR) == same_kind
-        expect = lambda: self.model.certify(sender, meter, power, concentrator)
-        self.send(expect, sender, "certifyMeter(address,uint8,uint64,bool)", meter, 1, power, concentrator)
+        expect = lambda: self.model.certify(sender, meter, power, concentrator, source)
+        self.send(
+            expect, sender, "certifyMeter(address,uint8,uint64,bool)", meter, source, power, concentrator
+        )
 
     @rule(sender=operators, meter=st.sampled_from((SPARE_METER,) * 5 + METERS + (MALLORY,)))
     def revoke(self, sender: Address, meter: Address) -> None:
@@ -312,6 +337,7 @@ def told_by_ledger(world: World) -> dict[object, object]:
                     record.operator,
                     record.max_power_w,
                     record.concentrator,
+                    record.source,
                     record.certified,
                     record.prosumer,
                 )

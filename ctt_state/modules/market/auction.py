@@ -1,20 +1,18 @@
 """The auction's arithmetic: what is offered and asked for in, one price and every trade out. No state, no accounts.
 
-Energy of different sources is different only as far as somebody's maximum makes it so. So the sources are put into
-groups: group 0 is every source that no bid names. A bid has a maximum for each group; at a price it accepts the groups
-whose maximum is at least that price, an ask gives its own group's energy when it wants no more than that price.
+Energy of different sources is different only as far as somebody's maximum makes it so: sources are put into groups, and
+those that no bid names are one group. A bid has a maximum for each group; at a price it accepts the groups whose
+maximum is at least that price. An ask gives its own group's energy when it wants no more than that price.
 
 At each price, what can be moved is the smallest cut between those who give and those who accept: for each set of
 groups, the supply outside the set with the demand that accepts something in it (Gale, 1957). With one group these are
-just all supply and all demand. Sets of groups are bit masks; there are at most 6 groups, so at most 64 sets.
+just all supply and all demand. Sets of groups are bit masks; there are 6 sources, so at most 64 sets.
 """
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Final, NamedTuple
-
-NEVER: Final = -1  # a maximum that no price is below
+from typing import NamedTuple
 
 
 class Bid(NamedTuple):
@@ -61,9 +59,9 @@ def clear(bids: Sequence[Bid], asks: Sequence[Ask], groups: int = 1) -> Result:
     price = _price(bids, asks, groups)
     if price is None:
         return Result(0, [])
-    accepted = [(place, _mask(bid, price)) for place, bid in enumerate(bids)]
+    accepted = [(place, _mask(bid.limits, price)) for place, bid in enumerate(bids)]
     buying = [(place, mask) for place, mask in accepted if mask]
-    buying.sort(key=lambda each: -min(limit for limit in bids[each[0]].limits if limit >= price))
+    buying.sort(key=lambda each: -min([limit for limit in bids[each[0]].limits if limit >= price]))
     selling = [place for place, ask in enumerate(asks) if ask.limit <= price]
     selling.sort(key=lambda place: asks[place].limit)
 
@@ -120,16 +118,17 @@ def _steps(bids: Sequence[Bid], asks: Sequence[Ask], groups: int) -> tuple[list[
     touching = [tuple([cell for cell in cells if cell & mask]) for mask in cells]
     cut = [0] * (1 << groups)
     steps: list[Entry] = [(ask.limit, outside[ask.group], ask.energy_wh) for ask in asks]
+    losing: dict[tuple[int, int], Cells] = {}  # by the groups that were accepted, and those that still are
     for energy, limits in bids:
-        mask = sum(1 << group for group, limit in enumerate(limits) if limit > NEVER)
+        mask = len(cells) - 1
         for cell in touching[mask]:
             cut[cell] += energy
         for limit in sorted(set(limits)) if groups > 1 else limits:
-            if limit > NEVER:
-                left = mask & ~sum(1 << group for group, each in enumerate(limits) if each == limit)
-                gone = [cell for cell in touching[mask] if not cell & left]
-                steps.append((limit + 1, tuple(gone), -energy))
-                mask = left
+            left = _mask(limits, limit + 1)
+            if (mask, left) not in losing:
+                losing[mask, left] = tuple([cell for cell in touching[mask] if not cell & left])
+            steps.append((limit + 1, losing[mask, left], -energy))
+            mask = left
     steps.sort(key=itemgetter(0))
     return cut, steps
 
@@ -137,9 +136,14 @@ def _steps(bids: Sequence[Bid], asks: Sequence[Ask], groups: int) -> tuple[list[
 # --- who is served ---
 
 
-def _mask(bid: Bid, price: int) -> int:
-    """The groups that the bid accepts at this price."""
-    return sum(1 << group for group, limit in enumerate(bid.limits) if limit >= price)
+def _mask(limits: tuple[int, ...], price: int) -> int:
+    """The groups that a bid of these maxima accepts at this price."""
+    mask, group = 0, 1
+    for limit in limits:
+        if limit >= price:
+            mask |= group
+        group <<= 1
+    return mask
 
 
 def _supersets(groups: int) -> list[Cells]:
@@ -177,8 +181,8 @@ def _pair(
     sold: list[tuple[int, int]],
     groups: int,
 ) -> list[Trade]:
-    """Energy of a group goes first to those who would pay more for it than for group 0, then in the order in which
-    they were served."""
+    """Energy of a group goes first to those who prefer it, last to those who prefer another, else in the order in
+    which they were served."""
     buyers: dict[int, list[list[int]]] = {}  # by what they accept: place and energy left
     for place, energy in bought:
         buyers.setdefault(masks[place], []).append([place, energy])
@@ -187,14 +191,21 @@ def _pair(
         sellers[asks[place].group].append([place, energy])
     trades: list[Trade] = []
     for mask, group, energy in _flows(buyers, sellers):
-        keen = sorted(buyers[mask], key=lambda each: bids[each[0]].limits[group] <= bids[each[0]].limits[0])
-        trades += _match(keen if group else buyers[mask], sellers[group], energy)
+        willing = buyers[mask]
+        if groups > 1:
+            willing = sorted(willing, key=lambda each: _reluctance(bids[each[0]].limits, group))
+        trades += _match(willing, sellers[group], energy)
     return trades
 
 
+def _reluctance(limits: tuple[int, ...], group: int) -> tuple[int, bool]:
+    """What the bid would pay more for what it likes best; then whether there is nothing that it likes less."""
+    return max(limits) - limits[group], limits[group] == min(limits)
+
+
 def _flows(buyers: dict[int, list[list[int]]], sellers: list[list[list[int]]]) -> list[tuple[int, int, int]]:
-    """How much of each group goes to those who accept just these groups: the choosiest first, named sources before
-    the rest, and never so much that others could not be served any more."""
+    """How much of each group goes to those who accept just these groups: as much as can, sets and groups in their
+    order, and never so much that others could not be served any more."""
     groups = len(sellers)
     wanted = {mask: sum(energy for _, energy in them) for mask, them in buyers.items()}
     given = [sum(energy for _, energy in them) for them in sellers]
@@ -205,8 +216,8 @@ def _flows(buyers: dict[int, list[list[int]]], sellers: list[list[list[int]]]) -
         for cell in cells
     ]
     flows = []
-    for mask in sorted(wanted, key=lambda mask: (mask.bit_count(), mask)):
-        for group in (*range(1, groups), 0):
+    for mask in sorted(wanted):
+        for group in range(groups):
             if mask >> group & 1:
                 others = [cell for cell in cells if cell >> group & 1 and cell & mask != mask]
                 energy = min(wanted[mask], given[group], *[spare[cell] for cell in others])

@@ -13,7 +13,7 @@ from ctt_state.modules.ctt.energy import TOKENS_PER_READING_MAX, charge, chargea
 from ctt_state.modules.ctt.module import CTT, config_of, prosumer_of
 from ctt_state.modules.ctt.shelf import refresh
 from ctt_state.modules.market import auction
-from ctt_state.modules.market.auction import NEVER, Ask, Bid
+from ctt_state.modules.market.auction import Ask, Bid
 from ctt_state.modules.market.book import orders_in, take_out
 from ctt_state.modules.market.module import (
     MARKET,
@@ -47,6 +47,8 @@ from ctt_state.view import GAS_PER_RECORD_READ, GAS_PER_RECORD_WRITTEN
 READ_PER_ORDER: Final = 8
 WRITTEN_PER_ORDER: Final = 5
 OTHER_RECORDS: Final = 16  # tariff, CTT, book, result, grid operator; and the flat gas of a transaction
+
+OTHER_SOURCES: Final = -1  # stands for every source that nobody names
 
 
 class Side(NamedTuple):
@@ -198,37 +200,41 @@ def _auctioned(
         wanted[deal.bid] = Wh(wanted[deal.bid] - deal.energy_wh)
         offered[deal.ask] = Wh(offered[deal.ask] - deal.energy_wh)
     floor, ceiling = tariff.floor_wei_per_wh, tariff.ceiling_wei_per_wh
-    named = sorted({source for side in bids for source, _ in side.order.sources})
-    group_of = {source: group for group, source in enumerate(named, 1)}
     buyers = [place for place, energy in enumerate(wanted) if energy]
     sellers = [
         place
         for place, energy in enumerate(offered)
         if energy and asks[place].order.limit_wei_per_wh <= ceiling
     ]
+    groups = _groups([bids[place].order for place in buyers], [asks[place].source for place in sellers])
     result = auction.clear(
-        [Bid(wanted[place], _limits(bids[place].order, named, tariff)) for place in buyers],
+        [Bid(wanted[place], _limits(bids[place].order, groups, tariff)) for place in buyers],
         [
             Ask(
                 offered[place],
                 max(asks[place].order.limit_wei_per_wh, floor),
-                group_of.get(asks[place].source, 0),
+                groups.index(asks[place].source if asks[place].source in groups else OTHER_SOURCES),
             )
             for place in sellers
         ],
-        len(named) + 1,
+        len(groups),
     )
     price = Wei(result.price)
     return price, [Deal(buyers[bid], sellers[ask], Wh(energy), price) for bid, ask, energy in result.trades]
 
 
-def _limits(order: Order, named: list[int], tariff: MarketTariff) -> tuple[int, ...]:
-    """The bid's maximum for the sources that nobody names and for each that somebody does. Beyond the tariff's prices
-    nobody trades: what is above the ceiling counts as the ceiling, below the floor there is nothing."""
-    own = dict(order.sources)
-    limits = [order.limit_wei_per_wh, *[own.get(source, order.limit_wei_per_wh) for source in named]]
-    floor, ceiling = tariff.floor_wei_per_wh, tariff.ceiling_wei_per_wh
-    return tuple([min(limit, ceiling) if limit >= floor else NEVER for limit in limits])
+def _groups(buyers: list[Order], offered: list[int]) -> list[int]:
+    """What is told apart: each source that somebody offers and somebody names, then all others, if there are any."""
+    wished = {source for order in buyers for source, _ in order.sources}
+    groups = sorted(wished.intersection(offered))
+    has_others = not groups or any(source not in groups for source in offered)
+    return [*groups, OTHER_SOURCES] if has_others else groups
+
+
+def _limits(order: Order, groups: list[int], tariff: MarketTariff) -> tuple[int, ...]:
+    """The bid's maximum for each group; what is above the ceiling counts as the ceiling."""
+    own, general = dict(order.sources), order.limit_wei_per_wh
+    return tuple([min(own.get(source, general), tariff.ceiling_wei_per_wh) for source in groups])
 
 
 # --- what moves ---

@@ -20,7 +20,7 @@ from ctt_state.modules.market.module import (
     order_of,
     standing_of,
 )
-from ctt_state.modules.market.orders import end, highest_price, lowest_price, make_order, place
+from ctt_state.modules.market.orders import Prices, end, highest_price, lowest_price, make_order, place
 from ctt_state.records import Mandate, Order
 from ctt_state.units import PRICE_MAX, UINT64_MAX, ZERO_ADDRESS, Address, Wei, Wh
 
@@ -74,6 +74,34 @@ def bid_for(call: Call, owner: Address, energy: Wh, limit: Wei, expiry: int) -> 
 def ask_for(call: Call, owner: Address, energy: Wh, limit: Wei, expiry: int) -> int:
     """`ask` for an owner who has granted the sender a mandate. Raises: see `place_for`."""
     return place_for(call, make_order(owner, call.sender, False, energy, limit, expiry))
+
+
+@MARKET.function(
+    "bidFor(address owner,uint256 energyWh,uint256 weiPerWh,uint64 expiryAuction,(uint8 source,uint256 weiPerWh)[]"
+    " sources,(address partner,uint256 weiPerWh)[] partners) returns (uint256 orderId)"
+)
+def bid_for_with_wishes(
+    call: Call,
+    owner: Address,
+    energy: Wh,
+    limit: Wei,
+    expiry: int,
+    sources: Prices[int],
+    partners: Prices[Address],
+) -> int:
+    """The same with wishes; no maximum may pass the mandate's. Raises: see `place_for`."""
+    return place_for(call, make_order(owner, call.sender, True, energy, limit, expiry, sources, partners))
+
+
+@MARKET.function(
+    "askFor(address owner,uint256 energyWh,uint256 weiPerWh,uint64 expiryAuction,"
+    "(address partner,uint256 weiPerWh)[] partners) returns (uint256 orderId)"
+)
+def ask_for_with_wishes(
+    call: Call, owner: Address, energy: Wh, limit: Wei, expiry: int, partners: Prices[Address]
+) -> int:
+    """The same with partners; no price may be below the mandate's. Raises: see `place_for`."""
+    return place_for(call, make_order(owner, call.sender, False, energy, limit, expiry, (), partners))
 
 
 @MARKET.function("cancelFor(uint256 orderId)")

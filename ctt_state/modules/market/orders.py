@@ -60,6 +60,33 @@ def ask(call: Call, energy: Wh, limit: Wei, expiry: int) -> int:
     return place(call, make_order(call.sender, call.sender, False, energy, limit, expiry))
 
 
+@MARKET.function(
+    "bid(uint256 energyWh,uint256 weiPerWh,uint64 expiryAuction,(uint8 source,uint256 weiPerWh)[] sources,"
+    "(address partner,uint256 weiPerWh)[] partners) returns (uint256 orderId)"
+)
+def bid_with_wishes(
+    call: Call, energy: Wh, limit: Wei, expiry: int, sources: Prices[int], partners: Prices[Address]
+) -> int:
+    """`bid` with other maxima for energy of some sources, and for what these partners nominate to the sender. A
+    partner's counts before a source's, and that before the general one.
+
+    Raises: see `place`.
+    """
+    return place(call, make_order(call.sender, call.sender, True, energy, limit, expiry, sources, partners))
+
+
+@MARKET.function(
+    "ask(uint256 energyWh,uint256 weiPerWh,uint64 expiryAuction,(address partner,uint256 weiPerWh)[] partners)"
+    " returns (uint256 orderId)"
+)
+def ask_with_wishes(call: Call, energy: Wh, limit: Wei, expiry: int, partners: Prices[Address]) -> int:
+    """`ask` that serves these partners first, in this order and each at its price; 0 makes it a gift.
+
+    Raises: see `place`.
+    """
+    return place(call, make_order(call.sender, call.sender, False, energy, limit, expiry, (), partners))
+
+
 @MARKET.function("cancel(uint256 orderId)")
 def cancel(call: Call, order_id: int) -> None:
     """Ends a standing order of the sender's, whoever placed it. Raises: UnknownOrder, NotOwner, in that order."""

@@ -2,7 +2,7 @@
 at retail, and the fee for the grid, which the buyer pays on top."""
 
 from ctt_state.modules.call import Call
-from ctt_state.modules.ctt.module import config_of
+from ctt_state.modules.ctt.module import MODULE_ADDRESSES, config_of
 from ctt_state.modules.market.module import (
     MARKET,
     InvalidAmount,
@@ -21,7 +21,7 @@ def set_tariff(call: Call, floor: Wei, ceiling: Wei, grid_fee: Wei, grid_operato
     """From the next clearing on; all prices in wei per Wh.
 
     Raises: NoMarket, NotCreated of the CTT, NotAdmin, InvalidAmount for ceiling, floor (at most the ceiling) and fee,
-    InvalidGridOperator, in that order.
+    InvalidGridOperator (nobody, or a module), in that order.
     """
     rules_of(call)
     if config_of(call).admin != call.sender:
@@ -29,7 +29,7 @@ def set_tariff(call: Call, floor: Wei, ceiling: Wei, grid_fee: Wei, grid_operato
     for price, most in ((ceiling, PRICE_MAX), (floor, ceiling), (grid_fee, PRICE_MAX)):
         if price > most:
             raise InvalidAmount(price, 0, most)
-    if grid_operator == ZERO_ADDRESS:
+    if grid_operator == ZERO_ADDRESS or grid_operator in MODULE_ADDRESSES:
         raise InvalidGridOperator(grid_operator)
     call.put(MarketTariff.key(), MarketTariff(floor, ceiling, grid_fee, grid_operator))
     call.emit(TariffSet(floor, ceiling, grid_fee, grid_operator))

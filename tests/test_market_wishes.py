@@ -1,0 +1,311 @@
+"""Wishes in an order: maxima by source, nominated partners, gifts (M-8, M-9)."""
+
+from typing import Any, Final
+
+import pytest
+
+from ctt_state.abi import Revert
+from ctt_state.block import Log
+from ctt_state.modules.market import MARKET
+from ctt_state.modules.market.module import (
+    AuctionCleared,
+    CrossesOwnOrder,
+    InvalidAmount,
+    InvalidPartner,
+    InvalidSource,
+    TooManyWishes,
+    Traded,
+)
+from ctt_state.units import PRICE_MAX, ZERO_ADDRESS, Address
+from tests.market_world import FOREVER, MarketWorld
+from tests.world import ALICE, BOB, CAROL, MALLORY, OPERATOR, WEALTH_WEI, address
+
+BID_WITH: Final = "bid(uint256,uint256,uint64,(uint8,uint256)[],(address,uint256)[])"
+ASK_WITH: Final = "ask(uint256,uint256,uint64,(address,uint256)[])"
+CENT: Final = 10**13  # wei per Wh: a cent of an 18-decimal currency per kWh
+SOLAR, WIND, HYDRO = 1, 2, 3
+
+
+def make_street(**options: Any) -> MarketWorld:
+    """Alice has 10 kWh of solar energy and Mallory 10 kWh of wind; Bob and Carol have room for 20 kWh each."""
+    world = MarketWorld(**options)
+    world.settle_in(ALICE, 1, 10_000, SOLAR)
+    world.settle_in(MALLORY, 1, 10_000, WIND)
+    world.settle_in(BOB, 2, 0)
+    world.settle_in(CAROL, 2, 0)
+    return world
+
+
+def bid(
+    world: MarketWorld, owner: Address, energy: int, price: int, *, sources: Any = (), partners: Any = ()
+) -> int:
+    order_id: int = world.done(owner, BID_WITH, energy, price, FOREVER, sources, partners)
+    return order_id
+
+
+def ask(world: MarketWorld, owner: Address, energy: int, price: int, *, partners: Any = ()) -> int:
+    order_id: int = world.done(owner, ASK_WITH, energy, price, FOREVER, partners)
+    return order_id
+
+
+def trades_of(logs: tuple[Log, ...]) -> list[Log]:
+    return [log for log in logs if log.address == MARKET.address and log.topics[0] == Traded.topic]
+
+
+def told(*emissions: Any) -> list[Log]:
+    return [Log(MARKET.address, *emission) for emission in emissions]
+
+
+def test_the_issues_preferences() -> None:
+    """Any energy for at most 0.20, solar for at most 0.25, a named partner's for at most 0.28. Bob's partner asks 0.27 of
+    him; then he takes solar energy at 0.24, and none of the wind that is offered at 0.21."""
+    world = make_street()
+    partner = address("partner")
+    world.put_account(partner)
+    world.settle_in(partner, 1, 10_000, HYDRO)
+    ask(world, partner, 1_000, 30 * CENT, partners=[(BOB, 27 * CENT)])
+    ask(world, ALICE, 2_000, 23 * CENT)
+    ask(world, MALLORY, 5_000, 21 * CENT)
+    bid(world, BOB, 8_000, 20 * CENT, sources=[(SOLAR, 25 * CENT)], partners=[(partner, 28 * CENT)])
+
+    logs = world.clear()
+
+    assert trades_of(logs) == told(
+        Traded(BOB, partner, 1_000, 27 * CENT), Traded(BOB, ALICE, 2_000, 24 * CENT)
+    )
+    assert world.balance(BOB) == WEALTH_WEI - (1_000 * 27 + 2_000 * 24) * CENT
+    assert world.call("auction(uint256)", 1)[:2] == (24 * CENT, 3_000)
+    world.check()
+
+
+def test_wishes_are_shown_as_they_were_given() -> None:
+    world = make_street()
+    order_id = bid(world, BOB, 5, 1, sources=[(WIND, 3), (0, 0)], partners=[(CAROL, 9), (ALICE, 8)])
+
+    found = world.call("order(uint256)", order_id)
+
+    assert found[7:] == (((WIND, 3), (0, 0)), ((CAROL, 9), (ALICE, 8)))
+    world.check()
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("general", "solar", "price", "seller"),
+    [
+        (20, 25, 0, None),  # neither maximum reaches its ask
+        (20, 26, 26, ALICE),
+        (27, 20, 27, MALLORY),  # less for solar energy than for any other
+    ],
+)
+def test_a_source_has_a_maximum_of_its_own(
+    general: int, solar: int, price: int, seller: Address | None
+) -> None:
+    world = make_street()
+    ask(world, ALICE, 1_000, 26)
+    ask(world, MALLORY, 1_000, 27)
+    bid(world, BOB, 1_000, general, sources=[(SOLAR, solar)])
+
+    logs = world.clear()
+
+    assert trades_of(logs) == (told(Traded(BOB, seller, 1_000, price)) if seller else [])
+    world.check()
+
+
+def test_preferred_energy_goes_to_who_prefers_it() -> None:
+    """Both accept both at the price of 20; Carol, who is later, would pay more for solar energy."""
+    world = make_street()
+    ask(world, ALICE, 1_000, 20)
+    ask(world, MALLORY, 1_000, 20)
+    bid(world, BOB, 1_000, 20)
+    bid(world, CAROL, 1_000, 20, sources=[(SOLAR, 25)])
+
+    logs = world.clear()
+
+    assert sorted(trades_of(logs)) == sorted(
+        told(Traded(CAROL, ALICE, 1_000, 20), Traded(BOB, MALLORY, 1_000, 20))
+    )
+
+
+@pytest.mark.parametrize("silence", ["revoked", "another meter"])
+def test_only_a_certified_meter_of_ones_own_makes_a_source(silence: str) -> None:
+    world = make_street()
+    ask(world, ALICE, 1_000, 22)
+    bid(world, BOB, 1_000, 20, sources=[(SOLAR, 25)])
+    meter = address("meter of " + ALICE.hex())
+    if silence == "revoked":
+        world.ctt(OPERATOR, "revokeMeter(address)", meter)
+    else:
+        world.ctt(OPERATOR, "certifyMeter(address,uint8,uint64,bool)", address("new"), SOLAR, 0, False)
+        world.ctt(ALICE, "register(address)", address("new"))  # which does not confirm her
+
+    assert trades_of(world.clear()) == []
+
+
+def test_every_source_can_have_its_maximum() -> None:
+    world = make_street()
+    for number, source in enumerate((0, 3, 4, 5)):
+        person = address(f"person {number}")
+        world.put_account(person)
+        world.settle_in(person, 1, 1_000, source)
+        ask(world, person, 1_000, 10)
+    ask(world, ALICE, 1_000, 10)
+    ask(world, MALLORY, 1_000, 10)
+    bid(world, BOB, 9_000, 0, sources=[(source, 10 + source) for source in range(6)])
+
+    logs = world.clear()
+
+    # At 10 six kWh move, at 11 all but those without a source, and so on.
+    assert world.call("auction(uint256)", 1)[:2] == (10, 6_000)
+    assert len(trades_of(logs)) == 6
+    world.check()
+
+
+# --- partners and gifts -----------------------------------------------------------------------------------------------
+
+
+def test_a_gift_costs_its_receiver_the_grid_fee() -> None:
+    """M-8: the tariff's floor is no matter between partners."""
+    world = make_street(grid_fee=4, floor=8)
+    ask(world, ALICE, 1_000, 30, partners=[(BOB, 0)])
+    bid(world, BOB, 1_500, 10)
+
+    logs = world.clear()
+
+    assert trades_of(logs) == told(Traded(BOB, ALICE, 1_000, 0))
+    assert world.balance(BOB) == WEALTH_WEI - 1_000 * 4
+    assert world.balance(ALICE) == WEALTH_WEI
+    assert world.energy(BOB) == 1_000
+    assert world.call("auction(uint256)", 1)[:2] == (0, 1_000)
+    world.check()
+
+
+def test_partners_come_before_the_auction_in_the_sellers_order() -> None:
+    world = make_street()
+    ask(world, ALICE, 5_000, 10, partners=[(CAROL, 12), (BOB, 11)])
+    bid(world, BOB, 2_000, 30)
+    bid(world, CAROL, 2_000, 14)
+
+    logs = world.clear()
+
+    # The rest of Alice's energy finds no buyer: both are served.
+    assert trades_of(logs) == told(Traded(CAROL, ALICE, 2_000, 12), Traded(BOB, ALICE, 2_000, 11))
+    assert logs[-1] == told(AuctionCleared(1, 0, 4_000, 2, 1))[0]
+
+
+def test_what_partners_leave_goes_to_the_auction() -> None:
+    world = make_street()
+    ask(world, ALICE, 5_000, 10, partners=[(CAROL, 12)])
+    bid(world, BOB, 2_000, 30)
+    bid(world, CAROL, 1_000, 14)
+
+    logs = world.clear()
+
+    assert trades_of(logs) == told(Traded(CAROL, ALICE, 1_000, 12), Traded(BOB, ALICE, 2_000, 20))
+
+
+def test_a_partner_who_does_not_go_so_high_is_left_out() -> None:
+    """Carol's general maximum of 14 counts for a partner that she does not name; Bob names Alice with less."""
+    world = make_street()
+    ask(world, ALICE, 5_000, 40, partners=[(CAROL, 15), (BOB, 12)])
+    bid(world, BOB, 2_000, 30, partners=[(ALICE, 11)])
+    bid(world, CAROL, 1_000, 14)
+
+    assert trades_of(world.clear()) == []
+
+
+@pytest.mark.parametrize(("limit", "meets"), [(11, False), (12, True), (13, True)])
+@pytest.mark.parametrize("kind", ["general", "source", "partner"])
+def test_partners_meet_when_the_buyers_maximum_reaches_the_sellers_price(
+    kind: str, limit: int, meets: bool
+) -> None:
+    """M-8: a partner's maximum counts before a source's, and that before the general one, higher or lower."""
+    world = make_street()
+    ask(world, ALICE, 1_000, 99, partners=[(BOB, 12)])
+    partners = {"general": [], "source": [], "partner": [(ALICE, limit)]}[kind]
+    sources = {"general": [], "source": [(SOLAR, limit)], "partner": [(SOLAR, 24 - limit)]}[kind]
+    bid(world, BOB, 1_000, limit if kind == "general" else 24 - limit, sources=sources, partners=partners)
+
+    assert trades_of(world.clear()) == (told(Traded(BOB, ALICE, 1_000, 12)) if meets else [])
+
+
+def test_a_buyers_naming_alone_buys_nothing() -> None:
+    """M-8: a seller who names nobody is sold for the one price, so no buyer can come before the others."""
+    world = make_street()
+    ask(world, ALICE, 1_000, 10)
+    bid(world, CAROL, 1_000, 20)
+    bid(world, BOB, 1_000, 19, partners=[(ALICE, 100)])
+
+    assert trades_of(world.clear()) == told(Traded(CAROL, ALICE, 1_000, 20))
+
+
+def test_the_money_of_a_bid_is_counted_at_its_highest_maximum() -> None:
+    """Whoever names a partner with a high price must have it."""
+    world = make_street()
+    ask(world, ALICE, 9_000, 10)
+    bid(world, BOB, 9_000, 10, partners=[(ALICE, WEALTH_WEI // 1_000)])
+
+    world.clear()
+
+    assert world.energy(BOB) == 1_000
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+FOUR = [(address(f"partner {number}"), 1) for number in range(4)]
+TOO_DEAR = PRICE_MAX + 1
+
+
+@pytest.mark.parametrize(
+    ("sources", "partners", "refusal"),
+    [
+        ([(1, TOO_DEAR)], [], InvalidAmount(TOO_DEAR, 0, PRICE_MAX)),
+        ([], [(CAROL, TOO_DEAR)], InvalidAmount(TOO_DEAR, 0, PRICE_MAX)),
+        ([(1, 1)] * 7, [(CAROL, TOO_DEAR)], InvalidAmount(TOO_DEAR, 0, PRICE_MAX)),
+        ([(6, 1)] * 7, [], TooManyWishes(7, 6)),
+        ([(6, 1)], [*FOUR, (CAROL, 1)], TooManyWishes(5, 4)),
+        ([(6, 1)], [(ZERO_ADDRESS, 1)], InvalidSource(6, 5)),
+        ([(1, 1), (1, 2)], [], InvalidSource(1, 5)),
+        ([], [(ZERO_ADDRESS, 1)], InvalidPartner(ZERO_ADDRESS)),
+        ([], [(BOB, 1)], InvalidPartner(BOB)),
+        ([], [(CAROL, 1), (CAROL, 2)], InvalidPartner(CAROL)),
+    ],
+)
+def test_wishes_are_refused(sources: Any, partners: Any, refusal: Revert) -> None:
+    assert make_street().refusal(BOB, BID_WITH, 1, 1, 0, sources, partners) == refusal
+
+
+def test_as_many_wishes_as_may_be_are_taken() -> None:
+    world = make_street()
+
+    bid(world, BOB, 1, 1, sources=[(source, PRICE_MAX) for source in range(6)], partners=FOUR)
+    ask(world, ALICE, 1, 1, partners=FOUR)
+
+    world.check()
+
+
+@pytest.mark.parametrize(
+    ("wishes", "crosses"),
+    [
+        (([(WIND, 9)], []), False),
+        (([(WIND, 10)], []), True),
+        (([], [(CAROL, 9)]), False),
+        (([], [(CAROL, 10)]), True),
+    ],
+)
+def test_no_wish_of_a_bid_reaches_ones_own_ask(wishes: Any, crosses: bool) -> None:
+    world = make_street()
+    asked = ask(world, ALICE, 1, 10)
+
+    revert = world.send(ALICE, BID_WITH, 1, 1, FOREVER, *wishes).revert
+
+    assert revert == (CrossesOwnOrder(asked) if crosses else None)
+
+
+def test_who_gives_away_cannot_bid() -> None:
+    world = make_street()
+    given = ask(world, ALICE, 1, 10, partners=[(BOB, 0)])
+
+    assert world.refusal(ALICE, BID_WITH, 1, 0, FOREVER, [], []) == CrossesOwnOrder(given)
