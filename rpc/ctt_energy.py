@@ -117,7 +117,6 @@ def tokens_of(caller: Caller, owner: Address, offset: int, limit: int, block: Bl
         "height": state.height,
         "owner": hex_of(owner),
         "count": shelf.tokens,
-        "offset": offset,
         "tokens": listed,
         "next": end if end < shelf.tokens else None,
     }

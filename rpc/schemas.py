@@ -442,7 +442,6 @@ TOKENS: Final = shape(
         "height": NUMBER,
         "owner": ADDRESS,
         "count": NUMBER,
-        "offset": NUMBER,
         "tokens": listed(TOKEN, 100),
         "next": maybe(NUMBER),
     },
