@@ -23,6 +23,7 @@ from rpc.errors import RateLimited
 
 CLIENTS_MAX: Final = 10_000  # without a token, of which something is remembered
 TOKENS_MAX: Final = 5_000
+PREFIX_DIGITS: Final = 16  # of a hash, by which it is found: among so many tokens no two have the same
 BURST_S: Final = 10.0
 TOKEN_PREFIX: Final = "ctt_"  # so that a token that has leaked is recognised
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -203,7 +204,7 @@ class Access:
         self._rules = rules
         self._clock = clock
         self._today = today
-        self._by_hash: dict[str, Client] = {}
+        self._by_prefix: dict[str, Client] = {}
         self._others: OrderedDict[str, Client] = OrderedDict()
         self._has_list = False
         self.set_tokens(tokens)
@@ -213,9 +214,10 @@ class Access:
         if (tokens is not None) != self._has_list:
             self._others.clear()
         self._has_list = tokens is not None
-        known = {client.token: client for client in self._by_hash.values()}
-        self._by_hash = {
-            token.hash: known.get(token) or self._make(f"token {token.name}", token.role, token)
+        known = {client.token: client for client in self._by_prefix.values()}
+        self._by_prefix = {
+            token.hash[:PREFIX_DIGITS]: known.get(token)
+            or self._make(f"token {token.name}", token.role, token)
             for token in tokens or ()
         }
 
@@ -247,7 +249,7 @@ class Access:
             return "the node asks for tokens now"
         if token is None:
             return None
-        if self._by_hash.get(token.hash) is not client:
+        if self._by_prefix.get(token.hash[:PREFIX_DIGITS]) is not client:
             return "the token is revoked"
         return self._expiry(token)
 
@@ -258,9 +260,9 @@ class Access:
         if match is None:
             raise NotAdmitted(401, "malformed Authorization header; send 'Bearer TOKEN'")
         wanted = hash_token(match[1])
-        client = self._by_hash.get(wanted)
-        # What is compared are hashes, which nobody can steer towards a known one; the last comparison takes as long
-        # whatever they are.
+        # It is found by the beginning of its hash, which tells nothing of the token. To compare the rest takes as long
+        # whatever it is.
+        client = self._by_prefix.get(wanted[:PREFIX_DIGITS])
         if client is None or client.token is None or not hmac.compare_digest(client.token.hash, wanted):
             raise NotAdmitted(401, "unknown token; it may be revoked")
         if expiry := self._expiry(client.token):

@@ -394,6 +394,7 @@ class Doorstep(asyncio.Protocol):
                 line,
                 ssl=self._context,
                 ssl_handshake_timeout=self._handshake_s,
+                ssl_shutdown_timeout=self._handshake_s,
             )
         except OSError as fault:  # of which an ssl.SSLError is one
             self._gate.leave(place)
