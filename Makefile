@@ -56,7 +56,7 @@ bench: $(RUNTIME)  ## the ledger at growing sizes, JSON out; with URL=http://127
 
 docs: $(DEVELOPMENT)  ## writes docs/RPC.md anew, with the answers of a small chain as its examples
 	$(BIN)/python -m tests.rpc_examples
-	$(BIN)/python -m rpc.handbook > docs/RPC.md
+	$(BIN)/python -m rpc.handbook > docs/RPC.md.new && mv docs/RPC.md.new docs/RPC.md
 
 lock: $(DEVELOPMENT)  ## writes the lock files anew; LOCK_ARGS=--upgrade for newer versions
 	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --all-build-deps -o requirements.lock pyproject.toml
