@@ -548,7 +548,9 @@ def uninstall_filter(caller: Caller, identity: str) -> bool:
     "eth_subscribe", Param("kind", SUBSCRIPTION), Param("options", ANYTHING, None), result=schemas.FILTER_ID
 )
 def subscribe(caller: Caller, kind: SubscriptionKind, options: Json) -> str:
-    """Over WebSocket: tells each new head, each log that matches, or each transaction that enters the pool."""
+    """Over WebSocket: tells each new head, each log that matches, each transaction that enters the pool, or, as
+    `ctt_finalized`, what makes blocks final: each certificate with its block, as ctt_finalityCertificate gives it. The
+    blocks below, down to the last one told, are final by it too."""
     if caller.session is None:
         raise Refused("notifications not supported: subscriptions need a WebSocket")
     if kind is SubscriptionKind.LOGS and options is not None:

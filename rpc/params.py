@@ -382,6 +382,7 @@ class SubscriptionKind(Enum):
     NEW_HEADS = "newHeads"
     LOGS = "logs"
     PENDING = "newPendingTransactions"
+    FINALIZED = "ctt_finalized"
 
 
 def _parse_subscription_kind(value: Json, where: str) -> SubscriptionKind:

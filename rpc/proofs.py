@@ -9,10 +9,11 @@ from typing import Final
 from ctt_state.block import merkle_branch
 from ctt_state.units import Hash, hex_of
 from ctt_state.validators import ValidatorSet, boundary_of
-from ctt_state.votes import Certificate, quorum
+from ctt_state.votes import quorum
 from rpc import schemas
 from rpc.blocks import Blocks
 from rpc.door import Caller
+from rpc.finality import finality_of
 from rpc.jsontext import Json
 from rpc.methods import Registry
 from rpc.params import BLOCK, HASH, RECORD_KEYS, BlockRef, Param, Tag
@@ -148,26 +149,9 @@ def _certified(caller: Caller, height: int, ref: BlockRef) -> int:
 
 async def _finality(caller: Caller, height: int, turns: Turns) -> Json:
     """The block's header and what makes it final. Raises: BlockPruned."""
-    header = caller.chain.header(height)
     certified, data = (caller.chain.certificate(height) if height else None) or (height, None)
     descendants: list[Json] = []
     for above in range(height + 1, certified + 1):
         descendants.append(hex_of(caller.chain.header(above).encode()))
         await turns.pause()
-    return {
-        "height": height,
-        "blockHash": hex_of(header.hash),
-        "epoch": header.epoch,
-        "header": hex_of(header.encode()),
-        "certificate": None if data is None else hex_of(data),
-        "certifiedHeight": None if data is None else certified,
-        "signers": None if data is None else _signers(caller.chain.validators(header.epoch), data),
-        "descendants": descendants,
-    }
-
-
-def _signers(members: ValidatorSet | None, certificate: bytes) -> Json:
-    """Their addresses; null when this node does not keep the epoch's set."""
-    if members is None:
-        return None
-    return [hex_of(members.members[at].address) for at, _ in Certificate.decode(certificate).signatures]
+    return finality_of(caller.chain, height, certified, data, descendants)

@@ -1,4 +1,4 @@
-"""Subscriptions over WebSocket: new heads, logs, pending transactions.
+"""Subscriptions over WebSocket: new heads, logs, pending transactions, and what makes blocks final.
 
 A session keeps its place in the chain, not a queue: what it is owed is read from final blocks as fast as its client
 takes it, so a slow client costs no memory. One that falls too far behind is closed and told the last block sent, from
@@ -17,7 +17,8 @@ from ctt_state.transaction import Signed
 from ctt_state.units import Height
 from rpc.blocks import Blocks
 from rpc.errors import TryLater
-from rpc.jsontext import RawJson, hex_text
+from rpc.finality import own_finality_of
+from rpc.jsontext import RawJson, dumps, hex_text
 from rpc.logs import logs_of
 from rpc.params import LogCriteria, SubscriptionKind
 from rpc.render import BlockView, pending_transaction
@@ -148,6 +149,10 @@ class Session:
                 continue
             if subscription.kind is SubscriptionKind.NEW_HEADS:
                 yield subscription.notification(view.header())
+            elif subscription.kind is SubscriptionKind.FINALIZED:
+                proof = own_finality_of(self._all.blocks.chain, view.height)
+                if proof is not None:
+                    yield subscription.notification(dumps(proof))
             elif subscription.kind is SubscriptionKind.LOGS:
                 for log in logs_of(view, subscription.criteria):
                     yield subscription.notification(log)
