@@ -68,6 +68,12 @@ class MarketWorld(World):
         self.put(Account.key(owner), Account(0, Wei(wealth)))
         self.issued_wei = Wei(self.issued_wei + wealth)
 
+    def put_balance(self, owner: Address, wei: int) -> None:
+        """Gives the rest away, or what is missing."""
+        account: Account = self.get(Account.key(owner))
+        self.issued_wei = Wei(self.issued_wei - account.balance + wei)
+        self.put(Account.key(owner), account._replace(balance=Wei(wei)))
+
     def settle_in(self, owner: Address, tokens: int, energy_wh: int, source: int = 1) -> None:
         """Gives the owner tokens and charges them, by a meter of this source when there is any energy."""
         with self.at_ctt():

@@ -36,7 +36,6 @@ from ctt_state.modules.market.module import (
 )
 from ctt_state.records import (
     AUCTIONS_KEPT,
-    Account,
     Auction,
     BookPage,
     CttConfig,
@@ -44,7 +43,7 @@ from ctt_state.records import (
     Prosumer,
     Standing,
 )
-from ctt_state.units import PRICE_MAX, UINT64_MAX, ZERO_ADDRESS, Address, Height, Wei, Wh
+from ctt_state.units import PRICE_MAX, UINT64_MAX, ZERO_ADDRESS, Address, Height, Wh
 from tests.market_world import ASK, BID, FOREVER, MarketWorld
 from tests.world import (
     ADMIN,
@@ -357,8 +356,7 @@ def test_a_bid_counts_for_what_its_owner_can_pay_at_its_limit(money: int, energy
     world = make_street(grid_fee=4)
     world.ask(ALICE, 15_000, 6)
     world.bid(BOB, 15_000, 10)
-    world.put(Account.key(BOB), Account(1, Wei(money)))
-    world.issued_wei = Wei(world.issued_wei - WEALTH_WEI + money)
+    world.put_balance(BOB, money)
 
     world.clear()
 

@@ -230,6 +230,84 @@ def test_partners_meet_when_the_buyers_maximum_reaches_the_sellers_price(
     assert trades_of(world.clear()) == (told(Traded(BOB, ALICE, 1_000, 12)) if meets else [])
 
 
+def test_who_sold_to_a_partner_buys_nothing_in_the_auction() -> None:
+    """M-2: Alice sells to Carol at 20; the wind at 10 is cheap enough for her, but waits."""
+    world = make_street()
+    world.ctt(ALICE, "buyEmptyToken()")
+    ask(world, ALICE, 1_000, 30, partners=[(CAROL, 20)])
+    bid(world, ALICE, 1_000, 15)
+    bid(world, CAROL, 1_000, 25)
+    ask(world, MALLORY, 1_000, 10)
+
+    assert trades_of(world.clear()) == told(Traded(CAROL, ALICE, 1_000, 20))
+    assert trades_of(world.clear()) == told(Traded(ALICE, MALLORY, 1_000, 12))
+    world.check()
+
+
+def test_who_bought_from_a_partner_sells_nothing_in_the_auction() -> None:
+    world = make_street()
+    world.ctt(ALICE, "buyEmptyToken()")
+    ask(world, MALLORY, 500, 30, partners=[(ALICE, 10)])
+    ask(world, ALICE, 1_000, 16)
+    bid(world, ALICE, 1_000, 15)
+    bid(world, BOB, 1_000, 16)
+
+    assert trades_of(world.clear()) == told(Traded(ALICE, MALLORY, 500, 10))
+    assert trades_of(world.clear()) == told(Traded(BOB, ALICE, 1_000, 16))
+
+
+@pytest.mark.parametrize("first", [ALICE, MALLORY])
+def test_between_partners_too_nobody_is_on_both_sides(first: Address) -> None:
+    """Alice would sell to Carol and buy from Mallory; the ask that stands longer decides."""
+    world = make_street()
+    world.ctt(ALICE, "buyEmptyToken()")
+    partners = {ALICE: (CAROL, 20), MALLORY: (ALICE, 10)}
+    for seller in (first, ALICE if first == MALLORY else MALLORY):
+        ask(world, seller, 1_000, 30, partners=[partners[seller]])
+    bid(world, ALICE, 1_000, 15)
+    bid(world, CAROL, 1_000, 25)
+
+    sale, purchase = Traded(CAROL, ALICE, 1_000, 20), Traded(ALICE, MALLORY, 1_000, 10)
+    assert trades_of(world.clear()) == told(sale if first == ALICE else purchase)
+    assert trades_of(world.clear()) == told(purchase if first == ALICE else sale)
+
+
+def test_a_mandate_is_not_spent_on_both_sides() -> None:
+    """Energy for 1 kWh: Alice's platform sells it to Carol, and does not buy as much from Mallory."""
+    world = make_street()
+    world.ctt(ALICE, "buyEmptyToken()")
+    world.done(
+        ALICE, "grantMandate(address,uint256,uint256,uint256,uint256,uint64)", BOB, 1_000, 10**6, 15, 20, 9
+    )
+    ask_for = "askFor(address,uint256,uint256,uint64,(address,uint256)[])"
+    world.done(BOB, ask_for, ALICE, 1_000, 30, 9, [(CAROL, 20)])
+    world.done(BOB, "bidFor(address,uint256,uint256,uint64)", ALICE, 1_000, 15, 9)
+    bid(world, CAROL, 1_000, 25)
+    ask(world, MALLORY, 1_000, 10)
+
+    world.clear()
+    world.clear()
+
+    assert world.call("mandate(address,address)", ALICE, BOB)[0] == 0
+    assert world.energy(ALICE) == 9_000
+    world.check()
+
+
+@pytest.mark.parametrize(("named", "meets"), [(False, False), (True, True)])
+def test_above_the_ceiling_only_who_names_the_partner_buys(named: bool, meets: bool) -> None:
+    """M-8: what is above the ceiling counts as the ceiling, and so does the money; a partner's maximum counts whole."""
+    world = make_street(ceiling=30)
+    ask(world, ALICE, 10_000, 99, partners=[(BOB, 45)])
+    bid(world, BOB, 10_000, 50, partners=[(ALICE, 50)] if named else [])
+    world.put_balance(BOB, 10_000 * 30)
+
+    logs = world.clear()
+
+    assert trades_of(logs) == (told(Traded(BOB, ALICE, 6_000, 45)) if meets else [])
+    assert world.balance(BOB) == 300_000 - (6_000 * 45 if meets else 0)
+    world.check()
+
+
 def test_a_buyers_naming_alone_buys_nothing() -> None:
     """M-8: a seller who names nobody is sold for the one price, so no buyer can come before the others."""
     world = make_street()

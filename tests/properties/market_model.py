@@ -141,14 +141,19 @@ class MarketModel(Model):
         moved = dict.fromkeys(self.orders, 0)
         money = dict.fromkeys(self.orders, 0)
         for ask in asks:
+            owner = self.orders[ask].owner
             for partner, price in self.orders[ask].partners.items():
                 bid = self.standing(partner, True)
-                if bid and self.limit(bid, ask, fallback=True) >= price:
+                if bid and self.partners_limit(bid, ask) >= price:
                     energy = min(weight[ask], weight[bid])
                     for name in (ask, bid):
                         weight[name] -= energy
                         moved[name] += energy
                         money[name] += energy * price
+                    # From now on each is on one side only.
+                    for name in (self.standing(owner, True), self.standing(partner, False)):
+                        if energy and name:
+                            weight[name] = 0
         price, volume = self.price_of(bids, asks, weight)
         if volume:
             for name, energy in self.served(bids, asks, weight, price).items():
@@ -181,11 +186,14 @@ class MarketModel(Model):
         meter = self.meters.get(prosumer.meter)
         return meter.source if prosumer.confirmed and meter and meter.certified else 0
 
-    def limit(self, bid: int, ask: int, *, fallback: bool = False) -> int:
-        """The bid's maximum for this ask's energy; a partner's only where partners meet."""
-        wanted, seller = self.orders[bid], self.orders[ask].owner
-        by_source = wanted.sources.get(self.source_of(seller), wanted.price)
-        return wanted.partners.get(seller, by_source) if fallback else by_source
+    def limit(self, bid: int, ask: int) -> int:
+        """The bid's maximum for this ask's energy in the auction."""
+        wanted = self.orders[bid]
+        return min(wanted.sources.get(self.source_of(self.orders[ask].owner), wanted.price), self.ceiling)
+
+    def partners_limit(self, bid: int, ask: int) -> int:
+        """The same where partners meet."""
+        return self.orders[bid].partners.get(self.orders[ask].owner, self.limit(bid, ask))
 
     def accepts(self, bid: int, ask: int, price: int) -> bool:
         return self.limit(bid, ask) >= price >= self.orders[ask].price
@@ -216,7 +224,7 @@ class MarketModel(Model):
 
         def right(bid: int) -> tuple[int, int]:
             limits = [self.limit(bid, ask) for ask in asks if weight[ask] and self.limit(bid, ask) >= price]
-            return -min(min(limits, default=0), self.ceiling), bid
+            return -min(limits, default=0), bid
 
         def cheap(ask: int) -> tuple[int, int]:
             return max(self.orders[ask].price, self.floor), ask
@@ -280,3 +288,5 @@ class MarketModel(Model):
                 mandate = self.mandates[order.owner, order.placer]
                 mandate.energy -= energy
                 mandate.spend -= spent
+                assert min(mandate.energy, mandate.spend) >= 0
+            assert self.balances[order.owner] >= 0

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from ctt_state.modules.market import MARKET
-from ctt_state.records import Auction, MarketBook
+from ctt_state.records import Account, Auction, MarketBook
 from ctt_state.records import Mandate as MandateRecord
 from ctt_state.records import Order as OrderRecord
 from ctt_state.transition import apply_due, due_transaction
-from ctt_state.units import Address
+from ctt_state.units import Address, Wei
 from tests.market_world import MarketWorld
 from tests.properties.market_model import HIGHEST_PRICE, Mandate, MarketModel, Order
 from tests.properties.test_ctt_machine import (
@@ -24,7 +24,7 @@ from tests.properties.test_ctt_machine import (
     owners,
     powers,
 )
-from tests.world import ADMIN, ALICE, BOB, CAROL, MALLORY, OPERATOR, START_MS, World
+from tests.world import ADMIN, ALICE, BOB, CAROL, MALLORY, OPERATOR, START_MS, WEALTH_WEI, World
 
 PLATFORM: Final = MALLORY
 BID: Final = "bid(uint256,uint256,uint64,(uint8,uint256)[],(address,uint256)[])"
@@ -134,7 +134,8 @@ class MarketMachine(CttMachine):
     @rule(wanted=wishes)
     def order(self, wanted: Wanted) -> None:
         owner, expiry = wanted.owner, max(self.model.auction + wanted.lasting, 0)
-        placer = PLATFORM if wanted.by_platform else owner
+        is_poor = self.model.balances[owner] < WEALTH_WEI // 2  # cannot pay for a transaction of its own
+        placer = PLATFORM if wanted.by_platform or is_poor else owner
         partners = {
             name: price for name, price in wanted.partners.items() if name != owner or wanted.lasting == 4
         }
@@ -143,7 +144,7 @@ class MarketMachine(CttMachine):
         what: list[Any] = [wanted.energy, wanted.price, expiry, list(partners.items())]
         if wanted.is_bid:
             what.insert(3, list(sources.items()))
-        if wanted.by_platform:
+        if placer == PLATFORM:
             signature = BID_FOR if wanted.is_bid else ASK_FOR
             self.trade(lambda: self.model.place_for(order), placer, signature, owner, *what)
         else:
@@ -226,12 +227,19 @@ TestMarketMachine = MarketMachine.TestCase
 TestMarketMachine.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)
 
 
-@given(days=st.lists(books, min_size=1, max_size=3))
+@given(days=st.lists(books, min_size=1, max_size=3), purse=st.none() | st.integers(0, 3_000))
 @settings(max_examples=60, deadline=None)
-def test_any_book_clears_as_the_definition_does(days: list[list[Wanted]]) -> None:
-    """M-3 to M-10, one auction after the other, without anything in between."""
+def test_any_book_clears_as_the_definition_does(days: list[list[Wanted]], purse: int | None) -> None:
+    """M-3 to M-10, one auction after the other, without anything in between; Alice may be poor."""
     machine = MarketMachine()
     machine.move_in(0)
+    if purse is not None:
+        given = machine.model.balances[ALICE] - purse
+        machine.world.put(
+            Account.key(ALICE), machine.world.get(Account.key(ALICE))._replace(balance=Wei(purse))
+        )
+        machine.world.issued_wei = Wei(machine.world.issued_wei - given)
+        machine.model.balances[ALICE] = purse
     for orders in days:
         machine.trade_until_the_clearing(orders)
         machine.the_markets_agree()

@@ -3,7 +3,8 @@
 The block after an auction's last one begins with it, in a transaction that nobody signed (docs/PROTOCOL.md, M-4). It
 takes three steps: every order is given its weight; asks are matched with the partners they name, each at its own price,
 then all that is left at one price (`auction`); energy moves from token to token and money from account to account. No
-account is on both sides: its bid lies below its ask. So what each can deliver is known before anything moves.
+account both buys and sells: its bid lies below its ask, so never both are served at one price, and who has traded with
+a partner stays on that side. So what each can deliver is known before anything moves.
 """
 
 from typing import Final, NamedTuple
@@ -92,7 +93,7 @@ def clear(call: Call) -> tuple[int, int]:
     number = auction_at(call.block.height - 1, rules.auction_blocks)
     tariff = tariff_of(call)
     bids, asks = _sides(call, rules, tariff)
-    deals = _nominated(bids, asks)
+    deals = _nominated(bids, asks, tariff)
     price, pooled = _auctioned(bids, asks, deals, tariff)
     deals += pooled
     _settle(call, bids, asks, deals, tariff)
@@ -166,36 +167,48 @@ def _source(call: Call, owner: Prosumer) -> int:
 # --- who trades with whom ---
 
 
-def _nominated(bids: list[Side], asks: list[Side]) -> list[Deal]:
+def _nominated(bids: list[Side], asks: list[Side], tariff: MarketTariff) -> list[Deal]:
     """Each ask in turn serves the partners that it names, in its order, at the price that it names for each, if they
-    have a bid that goes so high for this seller. A price of 0 makes it a gift."""
+    have a bid that goes so high for this seller. A price of 0 makes it a gift. Who has bought sells no more, and who
+    has sold buys no more."""
     places = {side.order.owner: place for place, side in enumerate(bids)}
     wanted = [side.weight_wh for side in bids]
+    sold: set[Address] = set()
+    bought: set[Address] = set()
     deals: list[Deal] = []
     for place, seller in enumerate(asks):
-        left = seller.weight_wh
+        left, owner = seller.weight_wh, seller.order.owner
         for partner, price in seller.order.partners:
             at = places.get(partner)
-            if at is None or _limit_for(bids[at].order, seller) < price:
+            if at is None or owner in bought or partner in sold:
                 continue
             energy = Wh(min(left, wanted[at]))
-            if energy:
+            if energy and _limit_for(bids[at].order, seller, tariff) >= price:
                 deals.append(Deal(at, place, energy, price))
                 wanted[at], left = Wh(wanted[at] - energy), Wh(left - energy)
+                sold.add(owner)
+                bought.add(partner)
     return deals
 
 
-def _limit_for(order: Order, seller: Side) -> Wei:
-    """The bid's maximum for energy of this seller: by partner, else by source, else in general."""
+def _limit_for(order: Order, seller: Side, tariff: MarketTariff) -> Wei:
+    """The bid's maximum for energy of this seller: by partner, else by source, else in general, and these two at most
+    the ceiling: for no more is its money counted."""
     by_source = dict(order.sources).get(seller.source, order.limit_wei_per_wh)
-    return dict(order.partners).get(seller.order.owner, by_source)
+    return dict(order.partners).get(seller.order.owner, min(by_source, tariff.ceiling_wei_per_wh))
 
 
 def _auctioned(
     bids: list[Side], asks: list[Side], deals: list[Deal], tariff: MarketTariff
 ) -> tuple[int, list[Deal]]:
-    """The one price, between floor and ceiling, and the deals at it, of what is not nominated."""
-    wanted, offered = [side.weight_wh for side in bids], [side.weight_wh for side in asks]
+    """The one price, between floor and ceiling, and the deals at it, of what is not nominated. Who has traded with
+    a partner stays on that side."""
+    sold, bought = (
+        {asks[deal.ask].order.owner for deal in deals},
+        {bids[deal.bid].order.owner for deal in deals},
+    )
+    wanted = [Wh(0) if side.order.owner in sold else side.weight_wh for side in bids]
+    offered = [Wh(0) if side.order.owner in bought else side.weight_wh for side in asks]
     for deal in deals:
         wanted[deal.bid] = Wh(wanted[deal.bid] - deal.energy_wh)
         offered[deal.ask] = Wh(offered[deal.ask] - deal.energy_wh)
