@@ -36,6 +36,10 @@ class Behaviour:
         return [(0, message)]
 
 
+class Amnesiac(Behaviour):
+    """Follows the rules on a disk that lies: when it stops, its last votes are gone though they were synced."""
+
+
 class EquivocatingLeader(Behaviour):
     """Proposes one block to some, another to the rest, and both to a few."""
 

@@ -167,6 +167,9 @@ class Checker:
     def on_refused(self, machine: int, reason: str) -> None:
         self._blame(f"the journal of machine {machine} must refuse {reason}")
 
+    def on_misread(self, machine: int) -> None:
+        self._blame(f"machine {machine} refuses its journal, or reads it otherwise than it was written")
+
     def on_sizes(self, machine: int, sizes: Sizes) -> None:
         limits = {
             "rounds": sizes.views_open + VIEWS_AHEAD,

@@ -53,11 +53,13 @@ from node.consensus.events import (
     VoteSigned,
 )
 from node.consensus.settings import Settings
-from tests.simulation.behaviours import Behaviour
+from tests.simulation.behaviours import Amnesiac, Behaviour
 from tests.simulation.checker import Checker, Sizes
+from tests.simulation.damage import agrees, cut_power, flip_bit, read_after
 from tests.simulation.disk import (
     GENESIS_HASH,
     Disk,
+    Journal,
     Ledger,
     UnknownParent,
     make_block,
@@ -204,6 +206,7 @@ class Machine:
     is_working: bool = False
     tick_at: int = -1
     crash_in: int = 0  # effect boundaries until it stops; 0: it does not
+    crash_at: str = ""  # and only those of this name count; "": all
     down_ms: int = 0  # for how long then
     heights: dict[int, int] = field(default_factory=dict)
     asked_range_ms: int = -1_000_000
@@ -243,6 +246,7 @@ class Cluster:
         behaviours: dict[int, Behaviour] | None = None,
         twins: tuple[int, ...] = (),
         set_changes: bool = False,
+        damaged: float = 0.0,
         engine: type[Engine] = Engine,
         settings: Settings | None = None,
         keeps_trace: bool = True,
@@ -254,6 +258,10 @@ class Cluster:
         self.views = 0
         self.boundaries: Counter[str] = Counter()
         self.crashes: Counter[str] = Counter()
+        self.damages: Counter[str] = Counter()
+        self.damaged = (
+            damaged  # share of the stops at which the journal is damaged; if it was being written, always
+        )
         self.work_ms: dict[type[object], tuple[int, int]] = {
             Build: (2, 20),
             Validate: (2, 20),
@@ -264,7 +272,7 @@ class Cluster:
         self._engine = engine
         self._unwatchful = type("Unwatchful", (engine,), {"_watch_own": lambda *_: None})
         behaviours = dict(behaviours or {})
-        byzantine = frozenset({*behaviours, *twins})
+        byzantine = self.byzantine = frozenset({*behaviours, *twins})
         spare = list(range(size, size + followers))
         self.sets = Sets(Random(f"{seed} sets"), size, spare, byzantine, set_changes)
         self.genesis = make_genesis(self.sets(0), WALL_MS - PERIOD_MS)
@@ -378,11 +386,11 @@ class Cluster:
         with suppress(_Stopped):
             self._crash(self.machines[number], down_ms)
 
-    def arm_crash(self, number: int, boundaries: int, down_ms: int) -> None:
-        """When the machine has passed so many more effect boundaries."""
+    def arm_crash(self, number: int, boundaries: int, down_ms: int, at: str = "") -> None:
+        """When the machine has passed so many more effect boundaries, or so many of this name."""
         machine = self.machines[number]
         if machine.is_up and not machine.is_halted:
-            machine.crash_in, machine.down_ms = boundaries, down_ms
+            machine.crash_in, machine.down_ms, machine.crash_at = boundaries, down_ms, at
 
     def restart(self, number: int) -> None:
         machine = self.machines[number]
@@ -403,17 +411,69 @@ class Cluster:
     def _lose_unsynced(self, machine: Machine) -> None:
         """What was written and not synced is lost, torn, or on the disk all the same."""
         journal = machine.disk.journal(machine.key)
-        if not journal.unsynced:
-            return
-        if self.chance.random() < 0.5:
-            journal.tear()
-        else:
+        if isinstance(machine.behaviour, Amnesiac):
+            journal.forget_votes(self.chance.randrange(8))
+        is_writing = journal.unsynced is not None
+        if self.damaged and machine.is_honest and (is_writing or self.chance.random() < self.damaged):
+            self._damage(machine)
+        elif is_writing and self.chance.random() < 0.5:
             self._sync(machine)
+        journal.tear()
+
+    def _damage(self, machine: Machine) -> None:
+        """The power fails, or a bit of the journal flips. As a file the journal must then be what the model is, or be
+        refused if more is wrong with it than that its end is missing. No more than f validators shall be refused."""
+        journal, head, chance = machine.disk.journal(machine.key), machine.disk.head, self.chance
+        can_spare = self._can_spare(machine)
+        flips = can_spare and chance.random() < 0.5
+        in_order = not can_spare or chance.random() < 0.5
+        damage = flip_bit(chance) if flips else cut_power(chance, in_order=in_order)
+        found = read_after(damage, journal, machine.key, head)
+        journal.advance(head)
+        what = "flipped bit" if flips else "power cut" if journal.unsynced is None else "power cut in a write"
+        self.damages[what if found else f"{what}, refused"] += 1
+        if found is not None and journal.unsynced is not None and journal.unsynced.vote in found.votes:
+            self._sync(machine)
+        journal.tear()
+        is_right = (not in_order or flips) if found is None else not flips and agrees(found, journal)
+        if not is_right:
+            self.checker.on_misread(machine.number)
+        if found is None:
+            self._begin_journal_anew(machine)
+
+    def _begin_journal_anew(self, machine: Machine) -> None:
+        """As docs/OPERATIONS.md says: votes from the second epoch on after that which others are in."""
+        epoch = max([each.engine.epoch for each in self.machines]) + 2
+        machine.disk.journals[machine.key] = Journal.begun_anew(epoch, machine.disk.head.height)
+
+    def silent(self) -> set[int]:
+        """Honest machines that cannot vote yet, because their journals were begun anew."""
+        return {
+            each.number
+            for each in self.machines
+            if each.is_honest and each.disk.journal(each.key).first_epoch > each.engine.epoch
+        }
+
+    def room(self) -> int:
+        """How many more may be faulty now and in each set that is known to come."""
+        silent = self.silent()
+        first = min([each.engine.epoch for each in self.machines if each.is_honest])
+        return min(
+            [
+                (len(owners) - 1) // 3
+                - len(self.byzantine.intersection(owners))
+                - len(silent.intersection(owners))
+                for owners in self.sets.owners[first:]
+            ]
+        )
+
+    def _can_spare(self, machine: Machine) -> bool:
+        return machine.number in self.silent() or self.room() > 0
 
     def _boundary(self, machine: Machine, name: str) -> None:
         """A place where the machine can stop."""
         self.boundaries[name] += 1
-        if machine.crash_in:
+        if machine.crash_in and machine.crash_at in name:
             machine.crash_in -= 1
             if not machine.crash_in:
                 self.crashes[name] += 1

@@ -1,6 +1,7 @@
 """What a machine keeps: a disk that survives, and the executed blocks that do not."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ctt_state.block import HEADER_VERSION, NO_EVIDENCE_ROOT, Block, Header, merkle_root
 from ctt_state.crypto import keccak, sha256
@@ -24,6 +25,15 @@ def place_of(statement: Statement) -> Place:
     return statement.epoch, statement.view
 
 
+class Step(NamedTuple):
+    """What a journal was asked to write at once, and the items of it that were not there yet."""
+
+    vote: Vote
+    reliance: tuple[Certificate, ...]
+    block: Block | None
+    items: tuple[Item, ...]
+
+
 @dataclass
 class Journal:
     """The votes of one key. A step is written at once and synced at once; what was not synced may be lost."""
@@ -32,9 +42,25 @@ class Journal:
     certificates: dict[Statement, Certificate] = field(default_factory=dict)
     blocks: dict[Hash, Block] = field(default_factory=dict)
     marks: dict[Kind, Place] = field(default_factory=dict)
-    unsynced: tuple[Item, ...] = ()
+    unsynced: Step | None = None
     floor: Place = (0, 0)
     height: int = 0
+    first_epoch: int = (
+        0  # it was begun anew in the place of a lost one, and holds no vote of an epoch before this
+    )
+    began_height: int = 0
+    past: list[Step | Header] = field(default_factory=list)  # all that was synced, and final heads, in order
+
+    @classmethod
+    def begun_anew(cls, first_epoch: int, height: int) -> "Journal":
+        place = (first_epoch, 0)
+        return cls(
+            marks=dict.fromkeys(Kind, place),
+            floor=place,
+            height=height,
+            first_epoch=first_epoch,
+            began_height=height,
+        )
 
     def held(self, statement: Statement) -> Vote | None:
         return self.votes.get(statement)
@@ -58,12 +84,15 @@ class Journal:
         ]
         if block is not None and block.header.height > self.height and block.header.hash not in self.blocks:
             items.append(block)
-        self.unsynced = (*items, vote)
+        self.unsynced = Step(vote, reliance, block, (*items, vote))
 
     def sync(self) -> tuple[Item, ...]:
         """Gives what has become durable by it."""
-        step, self.unsynced = self.unsynced, ()
-        for item in step:
+        step, self.unsynced = self.unsynced, None
+        if step is None:
+            return ()
+        self.past.append(step)
+        for item in step.items:
             match item:
                 case Vote():
                     self.votes[item.statement] = item
@@ -73,14 +102,24 @@ class Journal:
                     self.certificates[item.statement] = item
                 case Block():
                     self.blocks[item.header.hash] = item
-        return step
+        return step.items
 
     def tear(self) -> None:
         """The step was cut short: its checksum fails, so nothing of it counts."""
-        self.unsynced = ()
+        self.unsynced = None
+
+    def forget_votes(self, count: int) -> None:
+        """A disk that said that it had synced them had not."""
+        for statement in list(self.votes)[-count:]:
+            del self.votes[statement]
+        self.marks = {
+            kind: max((place_of(each) for each in self.votes if each.kind is kind), default=self.floor)
+            for kind in self.marks
+        }
 
     def advance(self, head: Header) -> None:
         """Forgets what is at or below the final block."""
+        self.past.append(head)
         floor = self.floor = max(self.floor, (head.epoch, head.view))
         height = self.height = max(self.height, head.height)
         self.votes = {each: vote for each, vote in self.votes.items() if place_of(each) > floor}

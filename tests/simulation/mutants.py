@@ -21,6 +21,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final, NamedTuple, cast
 
 from ctt_state import votes
+from node import journal
 from node.consensus import settings
 from node.consensus.answers import AnswerBudget
 from node.consensus.engine import Engine
@@ -28,6 +29,7 @@ from node.consensus.rounds import Round, Rounds
 from tests import test_engine
 from tests.simulation import test_field_failures, test_guards
 from tests.simulation.cluster import quick_signatures
+from tests.simulation.disks import run_disks
 from tests.simulation.liars import run_liar
 from tests.simulation.twins import run_twins
 from tests.simulation.world import run_seed
@@ -140,7 +142,12 @@ def first_noticed(run: Callable[[int], object], numbers: range) -> tuple[int, st
     return None
 
 
-RUNS: Final[dict[str, Callable[[int], object]]] = {"liars": run_liar, "twins": run_twins, "seeds": run_seed}
+RUNS: Final[dict[str, Callable[[int], object]]] = {
+    "liars": run_liar,
+    "twins": run_twins,
+    "disks": run_disks,
+    "seeds": run_seed,
+}
 
 
 def play(noticed_by: str) -> str | None:
@@ -521,6 +528,21 @@ MUTANTS: Final = (
         ),
     ),
     _mutant(
+        "a damaged step of the journal is read",
+        "disks up to 5",
+        (journal._read_step, " and _is_whole(step[: -len(_END)])", ""),
+    ),
+    _mutant(
+        "a damaged journal ends where it is damaged",
+        "disks up to 5",
+        (journal._read_step, "if _content_end(descriptor, at, size) < end:", "if True:"),
+    ),
+    _mutant(
+        "a step that was never synced is damage",
+        "disks up to 20",
+        (journal._read_step, "if _content_end(descriptor, at, size) < end:", "if False:"),
+    ),
+    _mutant(
         "another process with the same key",
         "engine: a_vote_with_our_key_that_we_did_not_cast_stops_the_node",
         (Engine._watch_own, "vote.signer == self._me", "False"),
@@ -872,7 +894,7 @@ MUTANTS: Final = (
 def main(arguments: list[str] | None = None) -> int:
     """Exits with 1 if any mutant is noticed nowhere."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants")
-    for kind, count in (("liars", 200), ("twins", 100), ("seeds", 20)):
+    for kind, count in (("liars", 200), ("twins", 100), ("disks", 20), ("seeds", 20)):
         parser.add_argument(f"--{kind}", type=int, default=count, help="at most so many for each mutant")
     parser.add_argument("--only", default="", help="the mutants whose name contains this")
     options = parser.parse_args(arguments)

@@ -7,7 +7,7 @@ from typing import Final
 
 from node.consensus.engine import Engine
 from node.consensus.events import Build, Cast, Finalize, Validate
-from tests.simulation.behaviours import ALL, Behaviour
+from tests.simulation.behaviours import ALL, Amnesiac, Behaviour
 from tests.simulation.cluster import PERIOD_MS, WALL_MS, Apply, Cluster, Machine, quick_signatures
 from tests.simulation.network import Conditions
 
@@ -24,6 +24,7 @@ FAULTS: Final = (
     "jump",
     "drift",
     "slow disk",
+    "damaged disk",
     "sets",
     "byzantine",
     "twins",
@@ -50,6 +51,7 @@ class Outcome:
     trace_hash: str
     heal_ms: int | None
     crashes: Counter[str] = field(default_factory=Counter)  # by the effect boundary where they happened
+    damages: Counter[str] = field(default_factory=Counter)  # of journals
 
 
 def run_seed(
@@ -77,9 +79,9 @@ class Run:
             behaviours=behaviours,
             twins=twins,
             set_changes="sets" in self.faults,
+            damaged=0.1 if "damaged disk" in self.faults else 0.0,
             engine=engine,
         )
-        self.byzantine = {*behaviours, *twins}
         self.honest = [each for each in self.world.machines if each.is_honest]
         self.settled_ms = 0  # when the longest outage ends
 
@@ -89,8 +91,9 @@ class Run:
             return {}, ()
         chosen = chance.sample(range(size), chance.randint(1, self.faulty))
         twins = tuple(each for each in chosen if self._is_twin())
+        liars = (*ALL, Amnesiac) if "damaged disk" in self.faults else ALL
         return {
-            each: chance.choice(ALL)(Random(chance.random())) for each in chosen if each not in twins
+            each: chance.choice(liars)(Random(chance.random())) for each in chosen if each not in twins
         }, twins
 
     def _is_twin(self) -> bool:
@@ -110,6 +113,7 @@ class Run:
             world.trace_hash,
             heal_ms,
             world.crashes,
+            world.damages,
         )
 
     # --- faults ---------------------------------------------------------------------------------------------------
@@ -224,7 +228,7 @@ class Run:
         before, started_ms = world.checker.height, world.at_ms
         # A chain whose last times are ahead of the true time waits for it, but for what voters tolerate.
         ahead_ms = max(world.checker.stamp_ms - WALL_MS - started_ms - world.settings.ahead_ms_max, 0)
-        limit_ms = HEAL_BYZANTINE_MS_MAX if self.byzantine or dead else HEAL_MS_MAX
+        limit_ms = HEAL_BYZANTINE_MS_MAX if world.byzantine or dead or world.silent() else HEAL_MS_MAX
         if world.checker.violations:
             return None, []
         if not world.run_ms(3 * limit_ms + ahead_ms, lambda: world.checker.height > before):
@@ -249,9 +253,14 @@ class Run:
     def _choose_dead(self) -> set[int]:
         """Honest machines that stay down: with the Byzantine at most f of every set from now on."""
         world = self.world
-        sets = world.sets.owners[max(min(each.engine.epoch for each in self.honest), 0) :]
-        room = min((len(owners) - 1) // 3 for owners in sets) - len(self.byzantine)
-        members = [each.number for each in self.honest if any(each.number in owners for owners in sets)]
+        room = world.room()
+        first = min([each.engine.epoch for each in self.honest])
+        members = [
+            each.number
+            for each in self.honest
+            if each.number not in world.silent()
+            and any(each.number in owners for owners in world.sets.owners[first:])
+        ]
         if room <= 0 or self.chance.random() < 0.5:
             return set()
         return set(self.chance.sample(members, min(self.chance.randint(1, room), len(members))))
