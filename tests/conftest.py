@@ -1,6 +1,7 @@
 """What all tests share: how hard the properties search, and where data from outside the project lies."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,14 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no folder {SHARED_DATA.parent.name}/{SHARED_DATA.name} beside the project")
     return SHARED_DATA
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How much those tests have executed that count it (`record_property("played: ...", count)`)."""
+    played = Counter[str]()
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name.startswith("played: "):
+                played[name] += int(str(value))
+    for name, count in sorted(played.items()):
+        terminalreporter.write_line(f"{name}, {count:,}")

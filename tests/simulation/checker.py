@@ -11,7 +11,7 @@ from ctt_state.block import Block, Header
 from ctt_state.crypto import sha256
 from ctt_state.units import ZERO_HASH, Hash
 from ctt_state.validators import ValidatorSet, boundary_of, epoch_of, fixing_height
-from ctt_state.votes import Certificate, Kind, Statement, Vote, is_signed
+from ctt_state.votes import Certificate, Evidence, Kind, Statement, Vote, is_signed
 
 View = tuple[int, int]  # epoch, view
 VIOLATIONS_MAX = 20
@@ -67,11 +67,18 @@ class Checker:
         self._finals: dict[int, list[Hash]] = {}
         self._finalized: set[Hash] = set()
         self._checked: set[Certificate] = set()
+        self._barred: set[bytes] = set()  # by the evidence in final blocks
+        self._leaving: set[bytes] = set()  # those of them that were barred when the next set was fixed
 
     @property
     def height(self) -> int:
         """Of the highest block that is final on any honest machine."""
         return len(self._chain) - 1
+
+    @property
+    def barred(self) -> int:
+        """How many keys final blocks have barred."""
+        return len(self._barred)
 
     # --- what is told ---------------------------------------------------------------------------------------------
 
@@ -318,18 +325,35 @@ class Checker:
         is_fixed = header.height >= fixing_height(epoch, self._epoch_blocks)
         following = self._sets(epoch + 1) if is_fixed else members
         root = sha256(parent.state_root + b"".join(block.transactions))
+        self._check_evidence(block)
+        if header.height == fixing_height(epoch, self._epoch_blocks):
+            self._leaving = set(self._barred)
         claims = {
             "epoch": header.epoch == epoch,
             "time": header.timestamp_ms >= parent.timestamp_ms + self._period_ms,
             "proposer": header.proposer == members.members[members.leader(epoch, header.view)].address,
             "validators": (header.validators_hash, header.next_validators_hash)
             == (members.hash, following.hash),
+            "next set": len(following.members) <= 4 or not self._leaving.intersection(following.keys),
             "view": (header.epoch, header.view) > (parent.epoch, parent.view),
             "state root": header.state_root == root,
         }
         for what, holds in claims.items():
             if not holds:
                 self._blame(f"final block {header.height} has a wrong {what}")
+
+    def _check_evidence(self, block: Block) -> None:
+        """Each piece bars a key that lied, and no key twice."""
+        for piece in block.evidence:
+            first, second = Evidence.decode(piece)
+            members = self._sets(first.statement.epoch).keys
+            key = members[first.signer]
+            is_genuine = all(
+                is_signed(each, members, self._genesis.header.genesis_hash) for each in (first, second)
+            )
+            if not is_genuine or key not in self._byzantine or key in self._barred:
+                self._blame(f"final block {block.header.height} bars {key.hex()[:8]} without a reason")
+            self._barred.add(key)
 
     # --------------------------------------------------------------------------------------------------------------
 

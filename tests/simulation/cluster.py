@@ -10,19 +10,33 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 from unittest.mock import patch
 
 from ctt_state import crypto, votes
 from ctt_state.block import Block, Header
 from ctt_state.crypto import sha256
+from ctt_state.epoch import begin_block
+from ctt_state.errors import InvalidBlock
 from ctt_state.light import LightRejected, check_body
-from ctt_state.units import Address, Hash, Ms
-from ctt_state.validators import Member, ValidatorSet, boundary_of, epoch_of
-from ctt_state.votes import Certificate, InvalidCertificate, Kind, Vote, check_certificate, sign_vote
+from ctt_state.modules.call import ChainParameters
+from ctt_state.records import Barred, EpochSet, Offence, Record
+from ctt_state.succession import VALIDATORS_MIN
+from ctt_state.units import ZERO_ADDRESS, Address, Gas, Hash, Ms, Wei
+from ctt_state.validators import Member, ValidatorSet, boundary_of, epoch_of, fixing_height
+from ctt_state.view import Overlay
+from ctt_state.votes import (
+    Certificate,
+    Evidence,
+    InvalidCertificate,
+    Kind,
+    Vote,
+    check_certificate,
+    sign_vote,
+)
 from node.consensus.engine import Engine
 from node.consensus.events import (
     Accuse,
@@ -75,6 +89,17 @@ LAG_BLOCKS: Final = 2  # further behind a peer, a machine asks for ranges of fin
 RANGE_BLOCKS: Final = 128
 RANGE_RETRY_MS: Final = 1_000
 FETCH_PEERS: Final = 3
+CHAIN: Final = ChainParameters(  # what evidence is checked against
+    chain_id=1,
+    genesis_hash=GENESIS_HASH,
+    block_period_ms=Ms(PERIOD_MS),
+    epoch_blocks=0,
+    is_development=False,
+    block_gas_limit=Gas(0),
+    minimum_gas_price_wei=Wei(0),
+    fee_receiver=None,
+    first_admin=ZERO_ADDRESS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +129,11 @@ def member_of(owner: int, generation: int) -> Member:
     return Member(crypto.address_of(secret_of(owner, 0)), public_of(secret_of(owner, generation)))
 
 
+def set_of(owners: dict[int, int]) -> ValidatorSet:
+    members = [member_of(owner, generation) for owner, generation in owners.items()]
+    return ValidatorSet(tuple(sorted(members, key=lambda each: each.consensus_key)))
+
+
 @contextmanager
 def quick_signatures(are_real: bool = False) -> Iterator[None]:
     """Hashes in place of the curve, a thousand times as fast: nobody in these worlds forges but on purpose."""
@@ -121,31 +151,61 @@ def quick_signatures(are_real: bool = False) -> Iterator[None]:
         yield
 
 
+class State(NamedTuple):
+    """The keys that are barred, and who follows in the next epoch once that is fixed."""
+
+    barred: frozenset[bytes] = frozenset()
+    following: dict[int, int] | None = None
+
+
 class Sets:
     """The validators of each epoch, by the machine that owns the key and the key's generation."""
 
     def __init__(
         self, chance: Random, size: int, spare: list[int], fixed: frozenset[int], changes: bool
     ) -> None:
-        """`fixed` never leave, and there are always enough others to outnumber them."""
+        """`fixed` leave only when they are barred, and there are always enough others to outnumber them."""
         self.owners: list[dict[int, int]] = [dict.fromkeys(range(size), 0)]
-        self.frozen_from: int | None = None if changes else 0  # from this epoch on they stay as they are
+        self._frozen_from: int | None = None if changes else 0  # from this epoch on they stay as they are
         self._chance, self._spare, self._fixed = chance, spare, fixed
-        self._sets: list[ValidatorSet] = [self._make(self.owners[0])]
+        self._sets: list[ValidatorSet] = [set_of(self.owners[0])]
+        self._plans: list[dict[int, int]] = []  # who is to follow each epoch's set, if nobody is barred
 
     def __call__(self, epoch: int) -> ValidatorSet:
         while len(self._sets) <= epoch:
-            self.owners.append(self._next(self.owners[-1]))
-            self._sets.append(self._make(self.owners[-1]))
+            self.fix(len(self._sets), self.after(len(self._sets) - 1))
         return self._sets[epoch]
 
-    def known(self) -> int:
-        """The epochs whose sets have been looked at."""
-        return len(self._sets)
+    def known(self) -> list[ValidatorSet]:
+        """Those that are fixed."""
+        return self._sets
+
+    def after(self, epoch: int, barred: frozenset[bytes] = frozenset()) -> dict[int, int]:
+        """Who follows this epoch's set when these keys are barred: their owners leave, but at least four stay."""
+        while len(self._plans) <= epoch:
+            self._plans.append(self._next(self.owners[len(self._plans)]))
+        plan = self._plans[epoch]
+        guilty = [owner for owner in plan if member_of(owner, plan[owner]).consensus_key in barred]
+        leaving = guilty[: max(len(plan) - VALIDATORS_MIN, 0)]
+        return {owner: generation for owner, generation in plan.items() if owner not in leaving}
+
+    def fix(self, epoch: int, owners: dict[int, int]) -> None:
+        """The first final block that names the set does so for all."""
+        if epoch == len(self._sets):
+            self.owners.append(owners)
+            self._sets.append(set_of(owners))
+
+    def freeze(self) -> None:
+        """What is not planned yet stays as it is."""
+        self._frozen_from = len(self._plans) + 1
+
+    def coming(self, epoch: int) -> list[dict[int, int]]:
+        """From this epoch on, as far as they are known or planned."""
+        return [*self.owners[epoch:], *self._plans[len(self.owners) - 1 :]]
 
     def _next(self, owners: dict[int, int]) -> dict[int, int]:
         after = dict(owners)
-        if self.frozen_from is not None and len(self.owners) >= self.frozen_from:
+        if self._frozen_from is not None and len(self.owners) >= self._frozen_from:
             return after
         change = self._chance.choice(["add", "remove", "rotate", "nothing"])
         movable = [each for each in owners if each not in self._fixed]
@@ -157,11 +217,6 @@ class Sets:
         elif change == "rotate" and movable:
             after[self._chance.choice(movable)] += 1
         return after
-
-    @staticmethod
-    def _make(owners: dict[int, int]) -> ValidatorSet:
-        members = [member_of(owner, generation) for owner, generation in owners.items()]
-        return ValidatorSet(tuple(sorted(members, key=lambda each: each.consensus_key)))
 
 
 @dataclass
@@ -211,6 +266,7 @@ class Machine:
     heights: dict[int, int] = field(default_factory=dict)
     asked_range_ms: int = -1_000_000
     fetches: int = 0
+    evidence: dict[tuple[int, int], bytes] = field(default_factory=dict)  # by epoch and signer
 
     @property
     def is_honest(self) -> bool:
@@ -247,6 +303,7 @@ class Cluster:
         twins: tuple[int, ...] = (),
         set_changes: bool = False,
         damaged: float = 0.0,
+        acts_on_evidence: bool = False,
         engine: type[Engine] = Engine,
         settings: Settings | None = None,
         keeps_trace: bool = True,
@@ -258,10 +315,10 @@ class Cluster:
         self.views = 0
         self.boundaries: Counter[str] = Counter()
         self.crashes: Counter[str] = Counter()
+        self.acts_on_evidence = acts_on_evidence
+        self._states: dict[Hash, State] = {}  # of the validators, after each executed block
         self.damages: Counter[str] = Counter()
-        self.damaged = (
-            damaged  # share of the stops at which the journal is damaged; if it was being written, always
-        )
+        self.damaged = damaged  # the share of stops that damage the journal; while it is written, all
         self.work_ms: dict[type[object], tuple[int, int]] = {
             Build: (2, 20),
             Validate: (2, 20),
@@ -359,6 +416,7 @@ class Cluster:
         machine.ledger = Ledger(disk)
         machine.works.clear()
         machine.heights.clear()
+        machine.evidence.clear()
         machine.is_working, machine.is_up, machine.is_halted = False, True, False
         machine.asked_range_ms = -1_000_000
         machine.crash_in = 0
@@ -412,7 +470,7 @@ class Cluster:
         """What was written and not synced is lost, torn, or on the disk all the same."""
         journal = machine.disk.journal(machine.key)
         if isinstance(machine.behaviour, Amnesiac):
-            journal.forget_votes(self.chance.randrange(8))
+            journal.forget_votes(self.chance.randrange(1, 8))
         is_writing = journal.unsynced is not None
         if self.damaged and machine.is_honest and (is_writing or self.chance.random() < self.damaged):
             self._damage(machine)
@@ -463,7 +521,7 @@ class Cluster:
                 (len(owners) - 1) // 3
                 - len(self.byzantine.intersection(owners))
                 - len(silent.intersection(owners))
-                for owners in self.sets.owners[first:]
+                for owners in self.sets.coming(first)
             ]
         )
 
@@ -543,6 +601,7 @@ class Cluster:
                 accused = self.sets(evidence.first.statement.epoch).keys[evidence.first.signer]
                 if machine.is_honest:
                     self.checker.on_accused(accused)
+                    self._keep_evidence(machine, evidence)
             case Halt(reason, _):
                 machine.is_halted = True
                 if machine.is_honest:
@@ -584,11 +643,11 @@ class Cluster:
         """What a faulty machine sends counts for quorums as well."""
         checker, head = self.checker, machine.disk.head
         match message:
-            case Vote(statement=statement) if statement.epoch < self.sets.known():
+            case Vote(statement=statement) if statement.epoch < len(self.sets.known()):
                 checker.on_vote(message, head)
-            case Certificate(statement=statement) if statement.epoch < self.sets.known():
+            case Certificate(statement=statement) if statement.epoch < len(self.sets.known()):
                 checker.on_certificate(message, is_honest=False)
-            case Proposal(block, vote, _, _) if vote.statement.epoch < self.sets.known():
+            case Proposal(block, vote, _, _) if vote.statement.epoch < len(self.sets.known()):
                 checker.on_block(block.header)
                 checker.on_vote(vote, head)
 
@@ -607,6 +666,17 @@ class Cluster:
         address = self.machines[source].address
         signer = machine.engine.validators.place_of_address(address)
         self._tell(machine, Received(message, source, signer, address))
+
+    def _keep_evidence(self, machine: Machine, evidence: Evidence) -> None:
+        """For the next block that this machine makes. What is new here is told to all once."""
+        offender = evidence.first.statement.epoch, evidence.first.signer
+        if not self.acts_on_evidence or offender in machine.evidence:
+            return
+        machine.evidence[offender] = evidence.encode()
+        for other in self.machines:
+            if other is not machine and other.is_honest and other.is_up:
+                for delay_ms in self.network.delays(machine.number, other.number, self.at_ms):
+                    self._later(other, partial(self._keep_evidence, other, evidence), delay_ms)
 
     # --- storage --------------------------------------------------------------------------------------------------
 
@@ -645,28 +715,67 @@ class Cluster:
                 self._apply(machine, blocks, certificate)
         self._next_work(machine)
 
-    def _sets_of(self, height: int) -> tuple[ValidatorSet, ValidatorSet]:
+    def _state_after(self, parent: Header, evidence: tuple[bytes, ...]) -> State:
+        """What a block makes of the validators. Raises: InvalidBlock for evidence that is none or of no use."""
+        height = parent.height + 1
         epoch = epoch_of(height, self.epoch_blocks)
-        return self.sets(epoch), self.sets(epoch + 1)
+        barred, following = self._states.get(parent.hash, State())
+        if evidence:
+            records: dict[bytes, Record] = {Barred.key(key): Barred(0) for key in barred}
+            records |= {
+                EpochSet.key(each): EpochSet(known.members) for each, known in enumerate(self.sets.known())
+            }
+            overlay = Overlay(records.get)
+            begin_block(overlay, evidence, height, CHAIN)
+            barred |= {each.consensus_key for each in overlay.changes.values() if isinstance(each, Offence)}
+        fixing = fixing_height(epoch, self.epoch_blocks)
+        if height < fixing:
+            return State(barred)
+        if height == fixing or following is None:
+            following = self.sets.after(epoch, barred)
+        return State(barred, following)
 
     def _build(self, machine: Machine, build: Build) -> Event:
         try:
             parent = machine.ledger.parent(build.parent_hash)
         except UnknownParent:
             return BuildFailed(build.epoch, build.view)
-        block = self.make_block(parent, build.view, build.timestamp_ms, b"%d" % machine.number)
+        evidence = self._evidence_for(machine, parent)
+        block = self.make_block(parent, build.view, build.timestamp_ms, b"%d" % machine.number, evidence)
         machine.ledger.executed[block.header.hash] = block
         return BlockBuilt(block)
 
-    def make_block(self, parent: Header, view: int, timestamp_ms: int, transaction: bytes) -> Block:
-        return make_block(
+    def _evidence_for(self, machine: Machine, parent: Header) -> tuple[bytes, ...]:
+        """Of what the machine has that which can still bar a key."""
+        taken: tuple[bytes, ...] = ()
+        for piece in machine.evidence.values():
+            with suppress(InvalidBlock):
+                self._state_after(parent, (*taken, piece))
+                taken = (*taken, piece)
+        return taken
+
+    def make_block(
+        self,
+        parent: Header,
+        view: int,
+        timestamp_ms: int,
+        transaction: bytes,
+        evidence: tuple[bytes, ...] = (),
+    ) -> Block:
+        """Raises: InvalidBlock."""
+        epoch = epoch_of(parent.height + 1, self.epoch_blocks)
+        state, members = self._state_after(parent, evidence), self.sets(epoch)
+        block = make_block(
             parent,
             view=view,
             timestamp_ms=timestamp_ms,
-            sets=self._sets_of(parent.height + 1),
+            sets=(members, members if state.following is None else set_of(state.following)),
             epoch_blocks=self.epoch_blocks,
             transactions=(transaction,),
+            evidence=evidence,
         )
+        self._states[block.header.hash] = state
+        return block
 
     def _validate(self, machine: Machine, block: Block) -> Event:
         block_hash = block.header.hash
@@ -680,7 +789,10 @@ class Cluster:
         """Why the block is invalid, or None. Raises: UnknownParent."""
         header = block.header
         parent = machine.ledger.parent(header.parent_hash)
-        expected = self.make_block(parent, header.view, header.timestamp_ms, b"").header
+        try:
+            expected = self.make_block(parent, header.view, header.timestamp_ms, b"", block.evidence).header
+        except InvalidBlock as fault:
+            return str(fault)
         if header.state_root != state_root(parent, block.transactions):
             return "state root differs"
         for name in ("epoch", "height", "validators_hash", "next_validators_hash", "proposer"):
@@ -691,6 +803,7 @@ class Cluster:
         except LightRejected as fault:
             return str(fault)
         machine.ledger.executed[header.hash] = block
+        self._states[header.hash] = self._states[expected.hash]
         return None
 
     def _cast(self, machine: Machine, cast: Cast) -> None:
@@ -738,6 +851,9 @@ class Cluster:
         header = block.header
         self._boundary(machine, "before final block")
         machine.ledger.commit(block, certificate)
+        following = self._states[header.hash].following
+        if following is not None:
+            self.sets.fix(header.epoch + 1, following)
         if machine.is_honest:
             self.checker.on_final(machine.number, block, certificate)
         self._boundary(machine, "after final block")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ctt_state.block import HEADER_VERSION, NO_EVIDENCE_ROOT, Block, Header, merkle_root
+from ctt_state.block import HEADER_VERSION, NO_EVIDENCE_ROOT, Block, Header, evidence_root, merkle_root
 from ctt_state.crypto import keccak, sha256
 from ctt_state.units import ZERO_ADDRESS, ZERO_HASH, Gas, Hash, Height, Ms
 from ctt_state.validators import ValidatorSet, epoch_of, fixing_height
@@ -45,9 +45,7 @@ class Journal:
     unsynced: Step | None = None
     floor: Place = (0, 0)
     height: int = 0
-    first_epoch: int = (
-        0  # it was begun anew in the place of a lost one, and holds no vote of an epoch before this
-    )
+    first_epoch: int = 0  # begun anew in the place of a lost one: no votes of epochs before this
     began_height: int = 0
     past: list[Step | Header] = field(default_factory=list)  # all that was synced, and final heads, in order
 
@@ -233,6 +231,7 @@ def make_block(
     sets: tuple[ValidatorSet, ValidatorSet],
     epoch_blocks: int,
     transactions: tuple[bytes, ...],
+    evidence: tuple[bytes, ...] = (),
 ) -> Block:
     """The block that stands on the parent; `sets` are those of its epoch and of the next."""
     height = parent.height + 1
@@ -252,8 +251,8 @@ def make_block(
         transactions_root=merkle_root([keccak(each) for each in transactions]),
         receipts_root=merkle_root(()),
         state_root=state_root(parent, transactions),
-        evidence_root=NO_EVIDENCE_ROOT,
+        evidence_root=evidence_root(evidence),
         validators_hash=members.hash,
         next_validators_hash=known.hash,
     )
-    return Block(header, transactions)
+    return Block(header, transactions, evidence)

@@ -4,7 +4,7 @@ A mutant is a change of a line or two in the engine's text, planted into the run
 every test and every seed can be played against it. A text that is not there any more is an error: the rule has changed,
 and so must its mutant.
 
-`python -m tests.simulation.mutants` says as JSON which test and which liars, twins and seeds notice each.
+`python -m tests.simulation.mutants` says as JSON which test and which liars, twins, disks and seeds notice each.
 """
 
 import argparse
@@ -113,7 +113,8 @@ def _play(function: Callable[..., None], *, is_quick: bool) -> None:
 def _arguments(function: Callable[..., None]) -> list[dict[str, Any]] | None:
     """What `parametrize` gives the test, None if it needs more than that."""
     choices: list[list[dict[str, Any]]] = []
-    for mark in getattr(function, "pytestmark", []):
+    marks = getattr(function, "pytestmark", [])
+    for mark in [each for each in marks if each.name == "parametrize"]:
         names, values = mark.args
         names = names if isinstance(names, tuple) else (names,)
         choices.append(
@@ -151,11 +152,13 @@ RUNS: Final[dict[str, Callable[[int], object]]] = {
 
 
 def play(noticed_by: str) -> str | None:
-    """What goes wrong in a test, or in one of the first so many runs ("liars up to 20"); None if nothing does."""
-    kind, _, last = noticed_by.partition(" up to ")
+    """What goes wrong in a test, in one of the first so many runs ("liars up to 20") or in one run ("seeds at 9"); None
+    if nothing does."""
+    kind, how, number = noticed_by.rpartition(" at " if " at " in noticed_by else " up to ")
     if kind not in RUNS:
         return noticed_in(tests()[noticed_by])
-    found = first_noticed(RUNS[kind], range(int(last) + 1))
+    last = int(number)
+    found = first_noticed(RUNS[kind], range(0 if how == " up to " else last, last + 1))
     return None if found is None else f"{kind} {found[0]}: {found[1]}"
 
 

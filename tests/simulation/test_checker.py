@@ -7,7 +7,7 @@ import pytest
 from ctt_state.block import Block, Header
 from ctt_state.units import ZERO_HASH, Ms
 from ctt_state.validators import ValidatorSet
-from ctt_state.votes import Certificate, Kind, Statement, Vote, sign_vote
+from ctt_state.votes import Certificate, Evidence, Kind, Statement, Vote, sign_vote
 from tests.simulation.checker import Checker, Sizes
 from tests.simulation.cluster import PERIOD_MS, WALL_MS, member_of, public_of, quick_signatures, secret_of
 from tests.simulation.disk import GENESIS_HASH, make_block, make_genesis
@@ -28,29 +28,33 @@ def _quick() -> Iterator[None]:
 class History:
     """What the honest tell a checker, in the order in which they do it."""
 
-    def __init__(self, byzantine: tuple[int, ...] = ()) -> None:
-        self.genesis = make_genesis(MEMBERS, WALL_MS)
+    def __init__(self, byzantine: tuple[int, ...] = (), members: ValidatorSet = MEMBERS) -> None:
+        self.members = members
+        self.genesis = make_genesis(members, WALL_MS)
         self.checker = Checker(
             self.genesis,
-            lambda epoch: MEMBERS,
+            lambda epoch: members,
             epoch_blocks=EPOCH_BLOCKS,
             period_ms=PERIOD_MS,
-            byzantine=frozenset(MEMBERS.keys[each] for each in byzantine),
+            byzantine=frozenset(members.keys[each] for each in byzantine),
         )
 
     @property
     def first(self) -> str:
         return self.checker.violations[0] if self.checker.violations else ""
 
-    def block(self, parent: Block, view: int, transaction: bytes = b"") -> Block:
+    def block(
+        self, parent: Block, view: int, transaction: bytes = b"", evidence: tuple[bytes, ...] = ()
+    ) -> Block:
         header = parent.header
         return make_block(
             header,
             view=view,
             timestamp_ms=header.timestamp_ms + PERIOD_MS,
-            sets=(MEMBERS, MEMBERS),
+            sets=(self.members, self.members),
             epoch_blocks=EPOCH_BLOCKS,
             transactions=(transaction,),
+            evidence=evidence,
         )
 
     def vote(
@@ -390,6 +394,38 @@ def test_a_final_header_that_claims_what_is_not(field: str, value: object, said:
     assert any(said in each for each in history.checker.violations)
 
 
+def _guilt(history: History, signer: int) -> bytes:
+    """Two votes of one validator, for two blocks of view 1."""
+    owner = next(each for each in range(9) if public_of(secret_of(each, 0)) == history.members.keys[signer])
+    statements = [_about(N, history.block(history.genesis, 1, each), 0) for each in (b"a", b"b")]
+    return Evidence(
+        *[sign_vote(each, signer, secret_of(owner, 0), GENESIS_HASH) for each in statements]
+    ).encode()
+
+
+@pytest.mark.parametrize(("signers", "is_just"), [((3,), True), ((0,), False), ((3, 3), False)])
+def test_a_block_that_bars_an_honest_key_or_one_twice(signers: tuple[int, ...], is_just: bool) -> None:
+    history = History(byzantine=(3,))
+    evidence = tuple(_guilt(history, each) for each in signers)
+    history.checker.on_final(0, history.block(history.genesis, 1, evidence=evidence), None)
+    assert any("without a reason" in each for each in history.checker.violations) is not is_just
+    assert history.checker.barred == 1
+
+
+@pytest.mark.parametrize(("size", "told_in", "may_stay"), [(4, 2, True), (5, 2, False), (5, 3, True)])
+def test_a_barred_key_in_the_next_set(size: int, told_in: int, may_stay: bool) -> None:
+    """Unless the set would be too small, or the block came after the one, here the second, that fixes the next set."""
+    members = [member_of(owner, 0) for owner in range(size)]
+    ordered = ValidatorSet(tuple(sorted(members, key=lambda each: each.consensus_key)))
+    history = History(byzantine=(3,), members=ordered)
+    block = history.genesis
+    for view in (1, 2, 3):
+        evidence = (_guilt(history, 3),) if view == told_in else ()
+        block = history.block(block, view, evidence=evidence)
+        history.checker.on_final(0, block, None)
+    assert any("wrong next set" in each for each in history.checker.violations) is not may_stay
+
+
 # --- machines ---------------------------------------------------------------------------------------------------------
 
 
@@ -400,7 +436,8 @@ def test_an_honest_machine_that_halts_or_is_accused_or_refused() -> None:
     history.checker.on_accused(MEMBERS.keys[0])
     history.checker.on_halted(0, "no reason")
     history.checker.on_refused(0, "a vote")
-    assert len(history.checker.violations) == 3
+    history.checker.on_misread(0)
+    assert len(history.checker.violations) == 4
 
 
 @pytest.mark.parametrize(
