@@ -1,6 +1,8 @@
-"""The kernel's memory limit on one process, so that it is killed for want of memory (cgroup v1 or v2; needs root)."""
+"""The kernel's memory limits on one process: it is killed for want of memory (cgroup v1 or v2; needs root), or refused
+more of it."""
 
 import os
+import resource
 import time
 from contextlib import suppress
 from functools import cache
@@ -69,3 +71,10 @@ class MemoryLimit:
     def starve(self, pid: int) -> None:
         """What the process has it keeps; it gets no more than LIMIT_BYTES. Raises: OSError."""
         (self._group / "cgroup.procs").write_text(str(pid))
+
+
+def refuse_more(pid: int) -> None:
+    """What the process has it keeps; asked for much more, the system says no. Raises: OSError."""
+    (data,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmData" in line]
+    limit = int(data.split()[1]) * 1024 + LIMIT_BYTES
+    resource.prlimit(pid, resource.RLIMIT_DATA, (limit, limit))

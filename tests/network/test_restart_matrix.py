@@ -49,6 +49,7 @@ STOP_SECONDS_MAX: Final = 5.0
 SYNC_SECONDS_MAX: Final = 30.0  # for a node that begins at block 0
 STANDSTILL_SECONDS: Final = 5.0
 STARVE_SECONDS_MAX: Final = 30.0
+REFUSALS: Final = 50
 UNDER_WAY_MAX: Final = 2  # blocks that were nearly final when their quorum went
 LATER_EPOCH: Final = 2  # which no test reaches
 
@@ -221,15 +222,29 @@ async def check_refusal(network: Harness, node: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", sorted({0.5, PAUSE_SECONDS}))
-async def test_r7_a_node_is_paused(tmp_path: Path, seconds: float) -> None:
+async def test_r7_the_next_leader_is_paused(tmp_path: Path, seconds: float) -> None:
     """What it tells when it wakes up is not older than what it told before."""
     async with four_nodes(tmp_path) as network:
-        network.pause(1)
+        leader = (await network.proposers(0, VALIDATORS))[0]
+        network.pause(leader)
         await asyncio.sleep(seconds)
-        await recover(network, *others(1))
+        await recover(network, *others(leader))
+
+        network.resume(leader)
+
+        await recover(network)
+
+
+async def test_r7_two_nodes_are_paused(tmp_path: Path) -> None:
+    """No quorum is awake; whatever the two were about to sign is out of date when they wake up."""
+    async with four_nodes(tmp_path) as network:
+        network.pause(1)
+        network.pause(2)
+        await check_standstill(network, 0, 3)
 
         network.resume(1)
-
+        await recover(network, 0, 1, 3)
+        network.resume(2)
         await recover(network)
 
 
@@ -251,13 +266,39 @@ async def test_r9_a_node_is_killed_for_want_of_memory(tmp_path: Path) -> None:
             limit.starve(network.pid(2))
             async with asyncio.timeout(STARVE_SECONDS_MAX):
                 while network.nodes[2].is_running:
-                    with suppress(*LOST):  # a large request needs memory that there is not
-                        await network.nodes[2].client.call("web3_sha3", "0x" + "00" * 400_000)
+                    await ask_for_much(network, 2)
             assert (await network.wait_ended(2)).code == -signal.SIGKILL
 
         await recover(network, *others(2))
         await network.start(2)
         await recover(network)
+
+
+async def test_r9_a_node_is_refused_memory(tmp_path: Path) -> None:
+    """It does without, or ends by itself; what it says meanwhile is true."""
+    async with four_nodes(tmp_path) as network:
+        memory_limit.refuse_more(network.pid(1))
+        refusals = 0
+        async with asyncio.timeout(STARVE_SECONDS_MAX):
+            while network.nodes[1].is_running and refusals < REFUSALS:
+                refusals += await ask_for_much(network, 1)
+
+        await recover(network, *others(1))
+        if network.nodes[1].is_running:
+            await network.kill(1)
+        else:
+            assert (await network.wait_ended(1)).code == Exit.BROKEN
+        await network.start(1)
+        await recover(network)
+
+
+async def ask_for_much(network: Harness, node: int) -> bool:
+    """A large request, which needs memory; whether it got no answer."""
+    try:
+        await network.nodes[node].client.call("web3_sha3", "0x" + "00" * 400_000)
+    except LOST:
+        return True
+    return False
 
 
 async def test_r10_an_old_backup_is_restored(tmp_path: Path) -> None:
