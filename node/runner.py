@@ -61,6 +61,7 @@ from node.store import StorageFailed
 from node.unfinal import Executed, TooManyUnfinal, UnknownParent
 
 STORAGE_SECONDS_MAX: Final = 10.0  # a disk that answers later than this stops the node
+STORAGE_STEPS: Final = 10
 SPACE_BLOCKS: Final = 30  # how often the free space is looked at: every ten seconds
 INBOX_MAX: Final = 10_000  # events; messages beyond are dropped, and asked for or sent again
 TURN_EVENTS_MAX: Final = 32  # handled before others on the loop have their turn
@@ -464,12 +465,16 @@ class Runner:
 
     async def _on_storage(self, work: Callable[..., T], *arguments: object) -> T:
         """Raises: StorageFailed, also when the disk does not answer in time."""
-        loop = asyncio.get_running_loop()
+        answer = asyncio.get_running_loop().run_in_executor(self._storage, work, *arguments)
         try:
-            async with asyncio.timeout(STORAGE_SECONDS_MAX):
-                return await loop.run_in_executor(self._storage, work, *arguments)
-        except TimeoutError:
-            raise DiskSilent(
-                f"{self._ledger.store.directory}: the disk does not answer for {STORAGE_SECONDS_MAX:.0f} s; the last "
-                f"final block {self._ledger.store.head.height:,} is safe. Check the disk before a restart."
-            ) from None
+            # In steps: a process that is stopped and goes on has lost one of them, however long it was stopped.
+            for _ in range(STORAGE_STEPS):
+                await asyncio.wait((answer,), timeout=STORAGE_SECONDS_MAX / STORAGE_STEPS)
+                if answer.done():
+                    return answer.result()
+        finally:
+            answer.cancel()
+        raise DiskSilent(
+            f"{self._ledger.store.directory}: the disk does not answer for {STORAGE_SECONDS_MAX:.0f} s; the last "
+            f"final block {self._ledger.store.head.height:,} is safe. Check the disk before a restart."
+        )

@@ -353,6 +353,26 @@ async def test_a_disk_that_does_not_answer_ends_the_run(
         await asyncio.sleep(0.05)  # the thread is out of the store before it is closed
 
 
+async def test_a_process_that_was_stopped_blames_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGSTOP, or a machine that is put to sleep, while the disk was asked for something."""
+    commit = Ledger.commit
+
+    def commit_slowly(ledger: Ledger, *arguments: Any) -> Any:
+        time.sleep(0.1)
+        return commit(ledger, *arguments)
+
+    monkeypatch.setattr(Ledger, "commit", commit_slowly)
+    async with running(tmp_path) as world:
+        monkeypatch.setattr(runner_module, "STORAGE_SECONDS_MAX", 0.4)
+        loop = asyncio.get_running_loop()
+        for _ in range(3):
+            await asyncio.sleep(0.15)
+            loop.call_soon(time.sleep, 0.6)
+        await world.blocks(2)
+
+
 async def test_a_filling_disk_refuses_clients_then_takes_them_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
