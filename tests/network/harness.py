@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from functools import cache
 from itertools import permutations
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +38,8 @@ ANSWER_SECONDS_MAX: Final = 2.0
 STOP_SECONDS_MAX: Final = 30.0
 WATCH_SECONDS: Final = 0.2
 POLL_SECONDS: Final = 0.05
+STANDSTILL_SECONDS: Final = 5.0
+UNDER_WAY_MAX: Final = 2  # blocks that were nearly final when their quorum went
 TLS: Final = "tls"
 KEYLOG: Final = Path(__file__).parent / "keylog"
 COMMAND: Final = ("-m", "node.cli.main")
@@ -90,14 +91,6 @@ class Node:
     @property
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
-
-
-@cache
-def network_runs() -> bool:
-    """Whether `ctt run` knows peers."""
-    command = [sys.executable, *COMMAND, "run", "--help"]
-    done = subprocess.run(command, cwd=GENESIS.parent, capture_output=True, text=True, check=True)
-    return "--peer" in done.stdout
 
 
 class Harness:
@@ -282,6 +275,14 @@ class Harness:
         heights = await asyncio.gather(*(self._height(node) for node in self._choose(nodes)))
         newest = max(height or 0 for height in heights)
         return await self.wait_for_height(newest + count, *nodes, seconds_max=seconds_max)
+
+    async def check_standstill(self, *nodes: int) -> None:
+        """No quorum, no block."""
+        before = await self.heights()
+        await asyncio.sleep(STANDSTILL_SECONDS)
+        after = await self.heights()
+        for node in nodes:
+            assert (after[node] or 0) <= (before[node] or 0) + UNDER_WAY_MAX, (before, after)
 
     async def one_chain(self) -> int:
         """Compares all blocks of all nodes that answer, and what any node ever told: the heights that were compared.

@@ -25,7 +25,7 @@ from node.exits import Exit
 from tests.network import memory_limit
 from tests.network.capture import NOTARIZE, Capture, Signatures
 from tests.network.chronicle import LOST
-from tests.network.harness import Harness, network_runs
+from tests.network.harness import UNDER_WAY_MAX, Harness
 from tests.network.load import Load
 from tests.network.memory_limit import MemoryLimit
 from tests.network.wiring import ProxyWiring
@@ -47,17 +47,9 @@ BACK_SECONDS_MAX: Final = 5.0  # P4, from when more than two thirds can talk aga
 ALL_BACK_SECONDS_MAX: Final = 10.0  # P4, all at once, their start included
 STOP_SECONDS_MAX: Final = 5.0
 SYNC_SECONDS_MAX: Final = 30.0  # for a node that begins at block 0
-STANDSTILL_SECONDS: Final = 5.0
 STARVE_SECONDS_MAX: Final = 30.0
 REFUSALS: Final = 50
-UNDER_WAY_MAX: Final = 2  # blocks that were nearly final when their quorum went
 LATER_EPOCH: Final = 2  # which no test reaches
-
-
-@pytest.fixture(autouse=True)
-def needs_peers() -> None:
-    if not network_runs():
-        pytest.skip("ctt run knows no peers yet")
 
 
 @asynccontextmanager
@@ -115,15 +107,6 @@ async def recover(network: Harness, *nodes: int, seconds_max: float = BACK_SECON
     print(f"back after {seconds:.1f} s")
 
 
-async def check_standstill(network: Harness, *nodes: int) -> None:
-    """No quorum, no block."""
-    before = await network.heights()
-    await asyncio.sleep(STANDSTILL_SECONDS)
-    after = await network.heights()
-    for node in nodes:
-        assert (after[node] or 0) <= (before[node] or 0) + UNDER_WAY_MAX, (before, after)
-
-
 def others(*nodes: int) -> list[int]:
     return [node for node in range(VALIDATORS) if node not in nodes]
 
@@ -158,7 +141,7 @@ async def test_r3_two_nodes_are_killed_at_once(tmp_path: Path) -> None:
     """Two of four are no quorum: nothing becomes final until one is back."""
     async with four_nodes(tmp_path) as network:
         await network.kill(1, 2)
-        await check_standstill(network, 0, 3)
+        await network.check_standstill(0, 3)
 
         await network.start(1)
         await recover(network, 0, 1, 3)
@@ -198,7 +181,7 @@ async def test_r6_two_nodes_lose_their_data(tmp_path: Path) -> None:
         for node in (2, 3):
             network.empty_data(node)
             await check_refusal(network, node)
-        await check_standstill(network, 0, 1)
+        await network.check_standstill(0, 1)
 
 
 async def test_r6_two_nodes_that_lost_their_data_follow_until_a_later_epoch(tmp_path: Path) -> None:
@@ -209,7 +192,7 @@ async def test_r6_two_nodes_that_lost_their_data_follow_until_a_later_epoch(tmp_
             network.begin_journal(node, LATER_EPOCH)
         await network.start(2, 3)
 
-        await check_standstill(network, 0, 1)
+        await network.check_standstill(0, 1)
         newest = max(height or 0 for height in await network.heights())
         await network.wait_for_height(newest, seconds_max=SYNC_SECONDS_MAX)
 
@@ -240,7 +223,7 @@ async def test_r7_two_nodes_are_paused(tmp_path: Path) -> None:
     async with four_nodes(tmp_path) as network:
         network.pause(1)
         network.pause(2)
-        await check_standstill(network, 0, 3)
+        await network.check_standstill(0, 3)
 
         network.resume(1)
         await recover(network, 0, 1, 3)
