@@ -522,6 +522,20 @@ async def test_a_meter_is_heard_while_the_public_waits_for_receipts() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_meter_overtakes_the_public_that_waits_for_its_turn() -> None:
+    async with serve() as node:
+        line = node.server._turnstile
+        for _ in range(10_000):
+            line.enter(lambda: None)
+
+        assert (await node.post(CALL, **bearer(METER)))["result"] == "0x1092"
+        assert len(line) > 1_000
+
+        assert (await node.post(CALL))["result"] == "0x1092"
+        assert not len(line)
+
+
+@pytest.mark.asyncio
 async def test_one_platform_leaves_room_for_others() -> None:
     limits = ServerLimits(envelope=EnvelopeLimits(client_calls_max=2))
     async with serve(limits=limits) as node, connect(node, headers=bearer(PLATFORM)) as socket:

@@ -127,6 +127,24 @@ def test_no_directory_is_made(access: Run, tmp_path: Path, capsys: pytest.Captur
     assert f"{missing}: no data directory" in capsys.readouterr().err and not missing.exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("--rpc-quota", "king=5", "'king=5' is not ROLE=N, such as public=50; roles: public, meter, platform, operator"),
+        ("--rpc-quota", "public", "'public' is not ROLE=N"),
+        ("--rpc-quota", "public=0", "'0' is not a whole number from 1"),
+        ("--rpc-quota", "public=-1", "'public=-1' is not ROLE=N"),
+        ("--rpc-least-role", "king", "invalid choice: 'king'"),
+    ],
+)  # fmt: skip
+def test_wrong_rules_are_refused(
+    option: str, value: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="64"):
+        main(["run", "--dir", "x", option, value])
+    assert text in capsys.readouterr().err
+
+
 # --- a running node -------------------------------------------------------------------------------------------------
 
 
