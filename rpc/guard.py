@@ -201,7 +201,7 @@ class Guarded(RequestHandler):
         self.address = address_of(stream)
         if self._place is None:
             self._place = self._gate.enter(self.address, stream.abort)
-        if self._place is None:
+        if self._place is None or self._place.is_gone:  # given away while TLS began
             stream.abort()
             return
         self._place.abort = stream.abort
