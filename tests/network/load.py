@@ -7,6 +7,7 @@ from typing import Final
 from apps.client import Client, Wallet
 from apps.demo.street import TREASURER_KEY
 from bench.workload import bench_key
+from ctt_state.crypto import address_of
 from tests.network.chronicle import LOST
 
 BUDGET_WEI: Final = 10**18
@@ -22,6 +23,7 @@ class Load:
         self._clients = clients
         self._chain_id = 0
         self._keys = [bench_key("network", "sender", number) for number in range(len(clients))]
+        self.senders = [address_of(key) for key in self._keys]
         self._interval = len(clients) / per_second
 
     async def prepare(self) -> None:

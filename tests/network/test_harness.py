@@ -10,9 +10,8 @@ from typing import Final
 
 import pytest
 
-from apps.client import Client
 from node.exits import Exit
-from tests.network import interpreters, memory_limit
+from tests.network import memory_limit
 from tests.network.harness import Harness
 from tests.network.load import Load
 from tests.network.memory_limit import MemoryLimit
@@ -100,42 +99,6 @@ async def test_no_two_nodes_are_of_one_kind(tmp_path: Path) -> None:
 
     assert flags == [[], [b"-O"], [b"-X", b"dev"], []]
     assert len(set(seen)) == len(seen) == 12
-
-
-async def test_nodes_on_two_pythons_agree_on_every_root(tmp_path: Path) -> None:
-    other = interpreters.require()
-    async with Harness(tmp_path, ProxyWiring(4), validators=4) as network:
-        await network.start()
-        load = Load([node.client for node in network.nodes], per_second=40)
-        await load.prepare()
-        async with asyncio.TaskGroup() as tasks:
-            sending = tasks.create_task(load.run())
-            await network.wait_for_blocks(8, seconds_max=PATIENCE_SECONDS)
-            sending.cancel()
-        programs = [program(f"/proc/{network.pid(place)}/exe") for place in range(4)]
-        roots = [await read_roots(node.client) for node in network.nodes]
-        await network.one_chain()
-
-    assert programs == [program(sys.executable), program(other)] * 2
-    compared = range(min(map(len, roots)))
-    assert len(compared) > 8
-    assert len({tuple(told[height] for height in compared) for told in roots}) == 1
-    assert len({transactions for _, transactions, _ in roots[0]}) > 3
-
-
-def program(path: str) -> Path:
-    """The interpreter that an environment's is a link to."""
-    return Path(path).resolve()
-
-
-async def read_roots(client: Client) -> list[tuple[str, str, str]]:
-    """Of state, transactions and receipts, of each final block."""
-    newest = int(await client.call("eth_blockNumber"), 16)
-    calls = [("eth_getBlockByNumber", [hex(height), False]) for height in range(newest + 1)]
-    return [
-        (block["stateRoot"], block["transactionsRoot"], block["receiptsRoot"])
-        for block in await client.batch(calls)
-    ]
 
 
 async def test_a_starved_process_is_killed() -> None:
