@@ -31,13 +31,13 @@ from tests.network.memory_limit import MemoryLimit
 from tests.network.wiring import ProxyWiring
 
 KILLS: Final = int(os.environ.get("KILLS", "3"))
+PAUSE_SECONDS: Final = float(os.environ.get("PAUSE", "5"))
 
 pytestmark = [
     pytest.mark.asyncio,
     pytest.mark.slow,
     pytest.mark.timeout(900 + 30 * KILLS),
 ]
-PAUSE_SECONDS: Final = float(os.environ.get("PAUSE", "5"))
 
 VALIDATORS: Final = 4
 QUORUM: Final = 3
