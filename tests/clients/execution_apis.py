@@ -13,7 +13,16 @@ from rpc.errors import INTERNAL_ERROR
 from tests.clients.recorder import Recorder
 
 # Methods that the execution APIs do not have, by how they begin.
-ELSEWHERE: Final = ("ctt_", "net_", "web3_", "eth_sendRawTransactionSync", "eth_subscribe", "eth_unsubscribe")
+ELSEWHERE: Final = (
+    "ctt_",
+    "net_listening",
+    "net_peerCount",
+    "web3_",
+    "rpc.discover",
+    "eth_sendRawTransactionSync",
+    "eth_subscribe",
+    "eth_unsubscribe",
+)
 # What a head that is told has not, of a block that is asked for.
 NOT_IN_A_HEAD: Final = {"transactions", "uncles"}
 # Where a pending transaction stands: the published schema has none of these, clients are used to null.
@@ -47,6 +56,7 @@ class ExecutionApis:
             if file.parent.name in ("eth", "txpool")
             for method in _load(file)
         }
+        self.methods = self._results.keys()
         self._validators: dict[str, Any] = {}
 
     def faults(self, recorder: Recorder) -> list[str]:
