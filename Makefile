@@ -8,6 +8,7 @@ RUN_ARGS :=
 TEST_ARGS :=
 SEED := 0-199
 SIM_ARGS :=
+FUZZ_ARGS := all
 BENCH_ARGS :=
 LOCK_ARGS :=
 
@@ -27,7 +28,7 @@ define find_python
 	fi
 endef
 
-.PHONY: help run test sim check format bench docs lock clean
+.PHONY: help run test sim fuzz check format bench docs lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +41,9 @@ test: $(DEVELOPMENT)  ## all tests; TEST_ARGS="-k shelf" for more options
 
 sim: $(DEVELOPMENT)  ## consensus in simulated worlds: SEED=7 or SEED=0-999; SIM_ARGS="--twins 500" for more options
 	@$(BIN)/python -m tests.simulation --seeds $(SEED) --jobs 2 $(SIM_ARGS)
+
+fuzz: $(DEVELOPMENT)  ## the decoders that strangers reach; FUZZ_ARGS="rlp --seconds 600"; guided by coverage where atheris is installed
+	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 check: $(DEVELOPMENT)  ## format, lint, types and the architecture's rules
 	$(BIN)/ruff format --check .
