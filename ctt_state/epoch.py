@@ -5,7 +5,7 @@ Whoever executes a block, whether making or checking it, calls on the block's ov
 
 1. `begin_block(overlay, block.evidence, height, chain)`, or when making a block `apply_evidence` for each piece at
    hand until `EVIDENCE_MAX` are in: one that is refused has changed nothing and is left out;
-2. `apply_transaction` for each transaction;
+2. `due_transaction`, and `apply_due` if one is; then `apply_transaction` for each other transaction;
 3. `close_block(overlay, height, chain)`, which gives the header's two hashes of sets;
 
 then come the tree over the overlay's changes and the header, with `evidence_root(block.evidence)`.
