@@ -30,7 +30,7 @@ export async function refusal(attempt) {
 
 /** Waits until `holds` gives something true. */
 export async function until(holds) {
-  for (let tries = 0; tries < 500; tries += 1) {
+  for (let tries = 0; tries < 1_500; tries += 1) {
     const value = await holds();
     if (value) return value;
     await new Promise((done) => setTimeout(done, 20));

@@ -78,7 +78,9 @@ class ExecutionApis:
                     kept.method == "eth_getTransactionByHash" and result and result["blockHash"] is None
                 )
                 yield "pending" if is_pending else kept.method, result
-        yield from recorder.notifications
+        for kind, result in recorder.notifications:
+            if not kind.startswith(ELSEWHERE):
+                yield kind, result
 
     def _validator(self, name: str) -> Any:
         if name not in self._validators:

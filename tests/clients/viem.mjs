@@ -152,8 +152,13 @@ await run({
   },
 
   async sockets() {
-    const [heads, heard, pending] = [[], [], []];
+    const [heads, heard, pending, finalized] = [[], [], [], []];
+    const { unsubscribe } = await socket.transport.subscribe({
+      params: ["ctt_finalized"],
+      onData: ({ result }) => finalized.push(result),
+    });
     const stops = [
+      unsubscribe,
       socket.watchBlocks({ onBlock: (block) => heads.push(Number(block.number)) }),
       socket.watchContractEvent({
         ...ctt,
@@ -164,13 +169,16 @@ await run({
     ];
     await until(() => heads.length);
     const receipt = await buy(2);
-    await until(() => heads.length > 2 && heard.length === 2);
+    await until(() => heads.length > 2 && heard.length === 2 && finalized.length);
     stops.forEach((stop) => stop());
+    const [certified] = finalized;
+    const { hash } = await reader.getBlock({ blockNumber: BigInt(certified.height) });
     return {
       told: transfers(receipt),
       heard,
       heads: heads.slice(0, 3),
       isPending: pending.includes(receipt.transactionHash),
+      isCertified: certified.blockHash === hash && certified.signers.length === 1,
       read: Number(await socket.getBlockNumber({ cacheTime: 0 })) >= heads.at(-1),
     };
   },
