@@ -11,7 +11,7 @@ from tests.simulation.behaviours import ALL, Amnesiac, Behaviour
 from tests.simulation.cluster import PERIOD_MS, WALL_MS, Apply, Cluster, Machine, quick_signatures
 from tests.simulation.network import Conditions
 
-SIZES: Final = {1: 8, 4: 36, 5: 18, 6: 9, 7: 18, 10: 9, 21: 2}  # how many of a hundred seeds
+SIZES: Final = {1: 8, 4: 44, 5: 18, 6: 9, 7: 13, 10: 6, 21: 2}  # how many of a hundred seeds
 FAULTS: Final = (
     "loss",
     "duplication",
