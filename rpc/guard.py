@@ -59,7 +59,9 @@ class Gate:
 
     Clients without reserved places have at most their percentage of all places. Who has one shows it with the first
     request only; so when every place is taken, the newcomer gets that of the connection that has shown nothing for
-    longest. From trusted addresses any number may come in a second.
+    longest, else of the ordinary one that has rested for longest since its last answer. Libraries keep connections in
+    case they need them: those that rest give way to newcomers from their own address too. From trusted addresses any
+    number may come in a second.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Gate:
         self._by_network: Counter[str] = Counter()
         self._by_lane: Counter[bool] = Counter()
         self._unknown: OrderedDict[Place, None] = OrderedDict()
+        self._resting: OrderedDict[Place, None] = OrderedDict()
         self.refused = 0
 
     @property
@@ -84,7 +87,7 @@ class Gate:
     def enter(self, address: str, abort: Callable[[], object]) -> Place | None:
         """The newcomer's place, which it must leave; None when there is none. `abort` cuts it off."""
         place = Place(network_of(address), abort)
-        if not (self._has_share(place) and self._is_in_time(address) and self._make_room()):
+        if not (self._is_in_time(address) and self._make_share(place.network) and self._make_room()):
             self.refused += 1
             return None
         self._by_network[place.network] += 1
@@ -103,11 +106,21 @@ class Gate:
         place.is_reserved = is_reserved
         return True
 
+    def rest(self, place: Place) -> None:
+        """Its client has its answer, and has not asked for more."""
+        if not place.is_gone:
+            self._resting[place] = None
+
+    def work(self, place: Place) -> None:
+        """Its client asks."""
+        self._resting.pop(place, None)
+
     def leave(self, place: Place) -> None:
         """Again does nothing: the place may have been given away."""
         if place.is_gone:
             return
         place.is_gone = True
+        self.work(place)
         self._leave_lane(place)
         self._by_network[place.network] -= 1
         if not self._by_network[place.network]:
@@ -123,8 +136,10 @@ class Gate:
     def _ordinary_max(self) -> int:
         return self._limits.connections_max * self._limits.ordinary_percent // 100
 
-    def _has_share(self, place: Place) -> bool:
-        return self._by_network[place.network] < self._limits.connections_per_address_max
+    def _make_share(self, network: str) -> bool:
+        if self._by_network[network] < self._limits.connections_per_address_max:
+            return True
+        return self._give_away(next((place for place in self._resting if place.network == network), None))
 
     def _is_in_time(self, address: str) -> bool:
         return self._is_trusted(address) or not self._accepts.take(1, self._clock())
@@ -132,11 +147,14 @@ class Gate:
     def _make_room(self) -> bool:
         if self.total < self._limits.connections_max:
             return True
-        if not self._unknown:
+        ordinary = (place for place in self._resting if not place.is_reserved)
+        return self._give_away(next(iter(self._unknown), None) or next(ordinary, None))
+
+    def _give_away(self, place: Place | None) -> bool:
+        if place is None:
             return False
-        oldest = next(iter(self._unknown))
-        self.leave(oldest)
-        oldest.abort()
+        self.leave(place)
+        place.abort()
         return True
 
 
@@ -254,8 +272,10 @@ class Guarded(RequestHandler):
             super().data_received(data)
             return
         is_idle = self._current_request is None and not self._messages
-        if is_idle and self._timer is None and data:
-            self._start(self._headers_s)
+        if is_idle and data and self._place is not None:
+            self._gate.work(self._place)
+            if self._timer is None:
+                self._start(self._headers_s)
         super().data_received(data)
         if self._messages or self._current_request is not None:
             self._stop()
@@ -266,6 +286,11 @@ class Guarded(RequestHandler):
     def head_came(self) -> None:
         """A request is being handled. Its body may have come in before that was known, and started the time."""
         self._stop()
+
+    def rest(self) -> None:
+        """A request is answered, and no other has come."""
+        if self._place is not None and not self._messages:
+            self._gate.rest(self._place)
 
     def wait_for_message(self) -> None:
         """From the first byte of the next WebSocket message on, its time runs, until `message_came`."""

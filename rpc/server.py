@@ -205,6 +205,7 @@ class RpcServer:
         if isinstance(response, web.Response):
             response.headers[hdrs.SERVER] = "ctt"
             await self._send(request, response)
+            _guard_of(request).rest()
         return response
 
     def _check_request(self, request: web.BaseRequest) -> dict[str, str]:

@@ -29,6 +29,40 @@ def test_the_gate_counts_in_all_and_by_address() -> None:
     assert (gate.total, gate.refused) == (4, 1)
 
 
+def test_a_connection_that_rests_gives_way_to_the_next_of_its_address() -> None:
+    gate, cut = make_gate(10, 2), list[str]()
+    first, second = (
+        gate.enter("a", lambda: cut.append("first")),
+        gate.enter("a", lambda: cut.append("second")),
+    )
+    assert first is not None and second is not None
+    gate.rest(first)
+    gate.rest(second)
+    gate.work(first)
+    assert gate.enter("b", nothing) is not None and cut == []
+    assert gate.enter("a", nothing) is not None and cut == ["second"]
+    assert gate.enter("a", nothing) is None and gate.total == 3
+
+
+def test_ordinary_connections_that_rest_give_way_when_every_place_is_taken() -> None:
+    gate, cut = make_gate(2), list[str]()
+    meter, other = enter(gate, "meter", cut), enter(gate, "other", cut)
+    for place in (meter, other):
+        assert gate.settle(place, is_reserved=place is meter)
+        gate.rest(place)
+    enter(gate, "new")
+    assert cut == ["other"]
+
+
+def test_who_left_while_at_rest_is_not_remembered() -> None:
+    gate = make_gate(2, 1)
+    place = enter(gate)
+    gate.rest(place)
+    gate.leave(place)
+    gate.rest(place)
+    assert not gate._resting and gate.total == 0
+
+
 def test_addresses_of_one_ipv6_line_count_together() -> None:
     gate = make_gate(10, 2)
     enter(gate, "2001:db8::1")

@@ -15,6 +15,7 @@ from tests.rpc_world import ALICE_KEY, BOB, Served, make_config, served
 
 pytestmark = pytest.mark.asyncio
 
+CHAIN_ID_REPLY = b'"result":"0x1092"'
 CHAIN_ID_CALL = b'{"jsonrpc":"2.0","id":1,"method":"eth_chainId"}'
 QUICK = ServerLimits(headers_s=0.2, body_s=0.2, idle_s=0.4, reply_s=0.3)
 
@@ -384,6 +385,21 @@ async def test_one_connection_too_many_is_closed_at_accept() -> None:
             held.close()
         await until(lambda: node.server.gate.total == 0)
         assert await node.call("eth_chainId") == "0x1092"
+
+
+async def test_connections_that_libraries_keep_give_way_to_new_ones() -> None:
+    async with served(config=make_config(ServerLimits(connections_per_address_max=3))) as node:
+        kept = [await asyncio.open_connection("127.0.0.1", node.server.port) for _ in range(3)]
+        for reader, writer in kept:
+            writer.write(post())
+            await reader.readuntil(b'"result":"0x1092"}')
+        assert CHAIN_ID_REPLY in await exchange(node, post())
+        assert await closes_within(kept[0][0], 2)
+        for reader, writer in kept[1:]:
+            writer.write(post())
+            await reader.readuntil(b'"result":"0x1092"}')
+        for _, writer in kept:
+            writer.close()
 
 
 async def test_bodies_that_never_end_take_bounded_memory() -> None:
