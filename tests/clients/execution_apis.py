@@ -19,7 +19,6 @@ ELSEWHERE: Final = (
     "net_peerCount",
     "web3_",
     "rpc.discover",
-    "eth_sendRawTransactionSync",
     "eth_subscribe",
     "eth_unsubscribe",
 )
@@ -99,6 +98,8 @@ class ExecutionApis:
                 }
             case "logs":
                 return self._schemas["Log"]
+            case "eth_sendRawTransactionSync":
+                return self._schemas["ReceiptInfo"]
             case "newPendingTransactions":
                 return self._schemas["hash32"]
             case "pending":
