@@ -394,6 +394,23 @@ def test_an_order_moves_no_more_than_its_share_of_tokens() -> None:
     world.check()
 
 
+def test_an_order_moves_no_more_tokens_than_a_reading() -> None:
+    """S-4, M-3: 256 of 300 tokens on each side, though the share is larger."""
+    world = MarketWorld(tokens_max=10_000, capability_wh=10)
+    world.settle_in(ALICE, 300, 2_000)
+    with world.at_ctt():
+        assert world.charge(ALICE, 1_000) == 1_000
+    world.settle_in(BOB, 300, 0)
+    world.ask(ALICE, 3_000, 10)
+    world.bid(BOB, 3_000, 10)
+
+    world.clear()
+    assert world.energy(BOB) == 2_560
+    world.clear()
+    assert world.energy(BOB) == 3_000
+    world.check()
+
+
 def test_room_is_counted_token_by_token_too() -> None:
     world = MarketWorld(tokens_max=4)
     world.settle_in(ALICE, 2, 20_000)
@@ -524,6 +541,28 @@ def test_a_full_book_keeps_to_the_gas_that_genesis_was_checked_for() -> None:
     assert clearing_gas_max(rules) // 2 < receipt.gas_used < clearing_gas_max(rules)
     assert world.call("auction(uint256)", 1)[1] == 20 * 39_999
     world.check()
+
+
+def test_a_clearing_that_fails_would_leave_all_as_it_was_and_the_chain_would_go_on() -> None:
+    """None can, but if one did: here the book was filled under other rules."""
+    world = MarketWorld(auction_blocks=1)
+    for number in range(60):
+        person = address(f"person {number}")
+        world.put_account(person)
+        world.settle_in(person, 1, 0)
+        world.bid(person, 1, 1)
+    world.chain = dataclasses.replace(world.chain, market=MarketRules(1, 1, 1))
+    before = dict(world.overlay.changes)
+
+    receipt = world.next_block()
+
+    assert receipt is not None
+    assert (receipt.succeeded, receipt.gas_used, receipt.logs) == (
+        False,
+        clearing_gas_max(MarketRules(1, 1, 1)),
+        (),
+    )
+    assert world.overlay.changes == before
 
 
 # --- the tariff -------------------------------------------------------------------------------------------------------

@@ -240,3 +240,10 @@ def test_energy_is_dealt_out_in_one_order() -> None:
     asks = [Ask(2, 5, 0), Ask(1, 5, 1), Ask(1, 5, 2)]
 
     assert sorted(clear(bids, asks, 3).trades) == [(0, 1, 1), (0, 2, 1), (1, 0, 2)]
+
+
+def test_who_prefers_other_energy_leaves_this_to_who_does_not_care() -> None:
+    """Groups: solar, wind. The first would pay more for wind, the second for neither."""
+    bids, asks = [Bid(5, (20, 25)), Bid(5, (20, 20))], [Ask(5, 10, 0), Ask(5, 10, 1)]
+
+    assert sorted(clear(bids, asks, 2).trades) == [(0, 1, 5), (1, 0, 5)]
