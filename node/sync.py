@@ -598,8 +598,7 @@ class Sync:
             wanted.request = None
             if not wanted.blocks:
                 wanted.release()
-        if isinstance(request.ask, GetBlock) and request.ask.block_hash in self._wants:
-            self._wants[request.ask.block_hash].requests.remove(number)
+        self._unlist(number, request)
         self._strike(request.peer, now_ms)
 
     def _forget_request(self, number: int) -> None:
@@ -609,6 +608,10 @@ class Sync:
         peer = self._peers.get(request.peer)
         if peer is not None and peer.request == number:
             peer.request = None
+        self._unlist(number, request)
+
+    def _unlist(self, number: int, request: _Request) -> None:
+        """Of what is wanted it is no request any more, if it was: the block may have come and be wanted again."""
         if isinstance(request.ask, GetBlock):
             want = self._wants.get(request.ask.block_hash)
             if want is not None and number in want.requests:

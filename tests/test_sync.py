@@ -18,6 +18,7 @@ from node.consensus.events import BlockFinal, Head, Status, Tick
 from node.sync import (
     ANSWER_MS,
     BUFFER_BYTES_MAX,
+    HEDGE_MS,
     RANGES_ASKED_MAX,
     REST_MS,
     STRIKES_MAX,
@@ -774,6 +775,21 @@ def test_a_block_that_all_lack_is_asked_for_when_it_is_wanted_again() -> None:
     assert isinstance(again, Ask)
     assert [type(each) for each in talk.tell(final(11))] == []
     assert talk.tell(Replied("a", BlockReply(again.request.request, CHAIN.blocks[11]))) == []
+
+
+def test_a_block_that_came_and_is_wanted_again_owes_nothing_to_who_was_asked_before() -> None:
+    """The first peer is silent, another brings the block, and it is wanted once more before the silence counts."""
+    talk = Talk(10, a=10, b=10)
+    talk.tell(want(11))
+    talk.wait(HEDGE_MS)
+    request = talk.asked["b"].request
+    assert talk.tell(Replied("b", BlockReply(request, CHAIN.blocks[11]))) == [Deliver(CHAIN.blocks[11])]
+
+    talk.tell(want(11))
+    effects = talk.wait(ANSWER_MS)
+
+    assert [each.peer for each in effects if isinstance(each, Ask)] == ["b"]
+    assert talk.blamed == []
 
 
 def test_only_so_many_blocks_are_wanted_and_none_for_ever() -> None:
