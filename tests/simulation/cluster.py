@@ -313,7 +313,6 @@ class Cluster:
         self.settings = settings or Settings(PERIOD_MS)
         self.at_ms = 0
         self.views = 0
-        self.boundaries: Counter[str] = Counter()
         self.crashes: Counter[str] = Counter()
         self.acts_on_evidence = acts_on_evidence
         self._states: dict[Hash, State] = {}  # of the validators, after each executed block
@@ -530,7 +529,6 @@ class Cluster:
 
     def _boundary(self, machine: Machine, name: str) -> None:
         """A place where the machine can stop."""
-        self.boundaries[name] += 1
         if machine.crash_in and machine.crash_at in name:
             machine.crash_in -= 1
             if not machine.crash_in:

@@ -21,7 +21,7 @@ def run_disks(case: int, *, engine: type[Engine] = Engine) -> Outcome:
     """Safety throughout, and that everyone votes again in the end."""
     chance = Random(f"{case} disks")
     with quick_signatures():
-        world = Cluster(case, size=4, epoch_blocks=6, damaged=0.5, engine=engine)
+        world = Cluster(case, size=4, epoch_blocks=6, damaged=0.5, engine=engine, keeps_trace=False)
         world.network.now = Conditions(delay_ms=chance.choice([(1, 5), (5, 40)]))
         for _ in range(CRASHES):
             number, down_ms = chance.randrange(4), chance.choice([0, 100, 1_000])

@@ -80,7 +80,12 @@ def run_liar(case: int, *, engine: type[Engine] = Engine) -> Outcome:
         liar = LIARS[case % len(LIARS)](Random(chance.random()))
         place = chance.randrange(4)
         world = Cluster(
-            case, size=4, epoch_blocks=chance.choice([4, 20]), behaviours={place: liar}, engine=engine
+            case,
+            size=4,
+            epoch_blocks=chance.choice([4, 20]),
+            behaviours={place: liar},
+            engine=engine,
+            keeps_trace=False,
         )
         network = world.network
         network.now = Conditions(delay_ms=chance.choice([(1, 20), (20, 150)]))

@@ -23,7 +23,9 @@ def run_twins(case: int, *, engine: type[Engine] = Engine, blocks_after: int = B
         epoch_blocks = chance.choice([4, 20])
         is_larger = case % LARGER_EACH == LARGER_EACH - 1
         size, twins = (7, tuple(chance.sample(range(7), 2))) if is_larger else (4, (case % 4,))
-        world = Cluster(case, size=size, epoch_blocks=epoch_blocks, twins=twins, engine=engine)
+        world = Cluster(
+            case, size=size, epoch_blocks=epoch_blocks, twins=twins, engine=engine, keeps_trace=False
+        )
         network = world.network
         network.now = Conditions(delay_ms=(1, 20))
         for _ in range(ROUNDS):

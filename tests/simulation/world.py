@@ -50,7 +50,7 @@ class Outcome:
     violations: list[str]
     views: int
     blocks: int
-    trace_hash: str
+    trace_hash: str  # "" if none was kept
     heal_ms: int | None
     crashes: Counter[str] = field(default_factory=Counter)  # by the effect boundary where they happened
     damages: Counter[str] = field(default_factory=Counter)  # of journals
