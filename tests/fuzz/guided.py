@@ -4,7 +4,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["ctt_state", "p2p", "rpc"]):
+with atheris.instrument_imports(include=["ctt_state", "node", "p2p", "rpc"]):
     from tests.fuzz.targets import TARGETS
 
 if __name__ == "__main__":

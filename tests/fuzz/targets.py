@@ -6,7 +6,10 @@ that its callers catch; anything else (a RecursionError, an OverflowError, a Key
 
 import asyncio
 import json
+import logging
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import rlp as pyrlp
@@ -22,6 +25,8 @@ from ctt_state.modules import MODULES
 from ctt_state.transaction import decode_transaction, recover_sender, sign_transaction
 from ctt_state.units import Address
 from ctt_state.votes import Certificate, Evidence, Kind, MalformedVote, Statement, Vote, sign_vote
+from node import journal
+from node.datadir import StorageDamaged
 from p2p.errors import PeerMisbehaved
 from p2p.framing import FrameReader, encode_frame
 from p2p.messages import MESSAGES, decode_message
@@ -130,6 +135,22 @@ def _check_form(decode: Callable[[bytes], Any], refusal: type[Exception]) -> Cal
     return check
 
 
+def check_journal(records: bytes) -> bool:
+    """The records of one step under right checksums, so that they are read at all."""
+    empty = journal.Contents(GENESIS_HASH, bytes(33))
+    start = journal._encode_file(empty)[: journal._HEADER.size + journal._CHECKSUM.size]
+    with tempfile.TemporaryDirectory() as directory:
+        path = journal.journal_path(Path(directory))
+        path.parent.mkdir(mode=0o700)
+        path.write_bytes(start + journal._encode_step(1, records))
+        path.chmod(0o600)
+        try:
+            journal.read_journal(Path(directory))
+        except StorageDamaged:
+            return False
+    return True
+
+
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +218,55 @@ class _Door:
         return '"result"' in reply
 
 
+class _Socket:
+    """A server over a small chain on a real port, anew for each connection."""
+
+    def __init__(self) -> None:
+        self._world, self._config = RpcWorld(), make_config()
+
+    async def _exchange(self, data: bytes) -> bytes:
+        server = RpcServer(self._world, self._config)
+        await server.start()
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(data)
+            # Steps of the loop that both ends share: enough for an answer, if there is one.
+            for _ in range(200):
+                await asyncio.sleep(0)
+            writer.write_eof()
+            async with asyncio.timeout(30):
+                said = await reader.read()
+            writer.close()
+        except ConnectionError:
+            said = b""
+        finally:
+            await server.stop()
+        return said
+
+    def check(self, data: bytes) -> bool:
+        """The connection ends, whatever came over it, and nobody has to look for a mistake of ours."""
+        complaints = _Complaints()
+        logging.getLogger().addHandler(complaints)
+        try:
+            said = asyncio.run(self._exchange(data))
+        finally:
+            logging.getLogger().removeHandler(complaints)
+        assert not complaints.said, complaints.said
+        assert b"HTTP/1.1 5" not in said, said
+        return b'"result"' in said
+
+
+class _Complaints(logging.Handler):
+    """What was logged as an error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(self.format(record))
+
+
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +322,27 @@ _BODIES: Final = (
 _STATEMENT: Final = Statement(Kind.NOTARIZE, 0, 7, 6, GENESIS_HASH)
 _OTHER: Final = Statement(Kind.NOTARIZE, 0, 7, 6, type(GENESIS_HASH)(bytes(32)))
 _VOTES: Final = tuple(sign_vote(each, 1, ALICE_KEY, GENESIS_HASH) for each in (_STATEMENT, _OTHER))
+_CERTIFICATE: Final = Certificate(_STATEMENT, tuple((place, bytes(64)) for place in range(3)))
+_JOURNALED: Final[tuple[journal.Item, ...]] = (_VOTES[0], _CERTIFICATE, make_block(), journal.NO_MARKS)
+_POST: Final = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+_UPGRADE: Final = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+def _post(body: bytes) -> bytes:
+    return _POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def _post_in_chunks(body: bytes) -> bytes:
+    return _POST + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+def _text_frame(body: bytes) -> bytes:
+    """Under a mask of zeros."""
+    return bytes((0x81, 0xFE)) + len(body).to_bytes(2, "big") + bytes(4) + body
+
 
 TARGETS: Final[Mapping[str, Target]] = {
     "rlp": Target(
@@ -268,7 +359,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "vote": Target(_check_form(Vote.decode, MalformedVote), (_VOTES[0].encode(),)),
     "certificate": Target(
         _check_form(Certificate.decode, MalformedVote),
-        (Certificate(_STATEMENT, tuple((place, bytes(64)) for place in range(3))).encode(),),
+        (_CERTIFICATE.encode(),),
     ),
     "evidence": Target(_check_form(Evidence.decode, MalformedVote), (Evidence(*_VOTES).encode(),)),
     "header": Target(_check_form(decode_header, LightRejected), (make_block().header.encode(),)),
@@ -280,6 +371,21 @@ TARGETS: Final[Mapping[str, Target]] = {
         ),
     ),
     "rpc_answer": Target(_Door().check, _BODIES, slow=True),
+    "socket": Target(
+        _Socket().check,
+        (
+            _post(_BODIES[0]),
+            _post_in_chunks(_BODIES[-1]),
+            _post(_BODIES[0]) + _post(_BODIES[1]),
+            _UPGRADE + _text_frame(_BODIES[0]) + _text_frame(_body("eth_subscribe", "newHeads")),
+        ),
+        slow=True,
+    ),
+    "journal": Target(
+        check_journal,
+        (b"".join(journal._encode_item(each) for each in _JOURNALED),),
+        slow=True,
+    ),
     "document": Target(check_document, (b'{"a":[1,"\\u00e9",null]}',)),
     "genesis": Target(check_genesis, (GENESIS.read_bytes(),), slow=True),
 }
