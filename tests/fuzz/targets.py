@@ -22,7 +22,14 @@ from ctt_state.errors import InvalidTransaction
 from ctt_state.genesis import load_genesis
 from ctt_state.light import LightRejected, decode_header
 from ctt_state.modules import MODULES
-from ctt_state.transaction import decode_transaction, recover_sender, sign_transaction
+from ctt_state.modules.market import MARKET
+from ctt_state.transaction import (
+    decode_included,
+    decode_transaction,
+    recover_sender,
+    sign_transaction,
+    system_transaction,
+)
 from ctt_state.units import Address
 from ctt_state.votes import Certificate, Evidence, Kind, MalformedVote, Statement, Vote, sign_vote
 from node import journal
@@ -72,6 +79,16 @@ def check_transaction(data: bytes) -> bool:
         return False
     assert transaction.raw == data
     assert bytes.fromhex(EthAccount.recover_transaction(data)[2:]) == sender
+    return True
+
+
+def check_included(data: bytes) -> bool:
+    """What is taken out of a block has one encoding, its system transaction too."""
+    try:
+        transaction = decode_included(data, CHAIN_ID)
+    except InvalidTransaction:
+        return False
+    assert transaction.raw == data
     return True
 
 
@@ -350,6 +367,10 @@ TARGETS: Final[Mapping[str, Target]] = {
         (_SIGNED[0], *(raw[1:] for raw in _SIGNED[1:]), b"\xc2\x81\x80", b"\xf8\x38" + b"\x80" * 56),
     ),
     "transaction": Target(check_transaction, _SIGNED, slow=True),
+    "included": Target(
+        check_included,
+        (system_transaction(CHAIN_ID, 4, 10**6, MARKET.address, b"data").raw, *_SIGNED),
+    ),
     "calldata": Target(check_calldata, _CALLDATA),
     "frames": Target(check_frames, tuple(encode_frame(each.KIND, each.encode()) for each in EXAMPLES[:6])),
     "message": Target(
