@@ -372,6 +372,8 @@ class RpcServer:
             raise _NotServed(
                 426 if "version" in (refusal.text or "") else 400, refusal.text or "bad upgrade"
             ) from None
+        except ValueError:  # aiohttp's, of a key that is not ASCII
+            raise _NotServed(400, "bad upgrade: malformed Sec-WebSocket-Key") from None
         session = self.door.subscriptions.open(limits.subscriptions)
         socket = _Socket(self, request, response, session, client)
         self._sockets.add(socket)
