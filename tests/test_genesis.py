@@ -24,6 +24,7 @@ from ctt_state.genesis import (
     genesis_records,
     load_genesis,
 )
+from ctt_state.modules.call import MarketRules
 from ctt_state.preload import check_generator
 from ctt_state.records import (
     ROLE_OPERATOR,
@@ -32,6 +33,7 @@ from ctt_state.records import (
     CttConfig,
     CttSupply,
     EpochSet,
+    MarketTariff,
     Meter,
     Prosumer,
     Reading,
@@ -40,7 +42,7 @@ from ctt_state.records import (
     ShelfPage,
     Token,
 )
-from ctt_state.units import ZERO_ADDRESS, Address, Hash, Height, Watt, Wh, hex_of
+from ctt_state.units import ZERO_ADDRESS, Address, Hash, Height, Watt, Wei, Wh, hex_of
 
 SHIPPED: Final = Path(__file__).parent.parent / "genesis.json"
 DEVELOPMENT_MNEMONIC: Final = "test test test test test test test test test test test junk"
@@ -745,3 +747,64 @@ def test_the_example_of_the_page_is_accepted() -> None:
     genesis = load(make_document(**json.loads(f"{{{example}}}")))
 
     assert len(of_kind(records_of(genesis), Token)) == 3
+
+
+# --- the market -------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_market_nobody_trades() -> None:
+    genesis = load(make_document())
+
+    assert genesis.parameters.market is None
+    assert of_kind(records_of(genesis), MarketTariff) == []
+
+
+def test_a_market_has_defaults_that_fit_the_shipped_gas_limit() -> None:
+    genesis = load(make_document(market={}))
+
+    assert genesis.parameters.market == MarketRules(2_700, 1_000, 2_000)
+    operator = Address(bytes.fromhex(ALICE[2:]))
+    assert of_kind(records_of(genesis), MarketTariff) == [MarketTariff(grid_operator=operator)]
+
+
+def test_a_market_is_as_the_document_says() -> None:
+    market = {
+        "auctionBlocks": 3,
+        "ordersMax": 10,
+        "tokensMax": 20,
+        "floorWeiPerWh": 5,
+        "ceilingWeiPerWh": "5",
+        "gridFeeWeiPerWh": 2,
+        "gridOperator": BOB,
+    }
+
+    genesis = load(make_document(market=market))
+
+    assert genesis.parameters.market == MarketRules(3, 10, 20)
+    operator = Address(bytes.fromhex(BOB[2:]))
+    assert genesis.tariff == MarketTariff(Wei(5), Wei(5), Wei(2), operator)
+
+
+@pytest.mark.parametrize(
+    ("market", "path", "fault"),
+    [
+        ([], "", "expected an object, got a list"),
+        ({"auctionBlocks": 0}, ".auctionBlocks", "0 is not between 1 and 1000000"),
+        ({"ordersMax": 0}, ".ordersMax", "0 is not between 1 and 10000"),
+        ({"ordersMax": 10_001}, ".ordersMax", "10001 is not between 1 and 10000"),
+        ({"tokensMax": 100_001}, ".tokensMax", "100001 is not between 1 and 100000"),
+        ({"floorWeiPerWh": 6, "ceilingWeiPerWh": 5}, ".floorWeiPerWh", "6 is above the ceiling of 5 wei per Wh"),
+        ({"gridOperator": "0x" + "00" * 20}, ".gridOperator", "the zero address belongs to nobody"),
+        (
+            {"ordersMax": 1_200},
+            "",
+            "clearing ordersMax and tokensMax may take 51841000 gas; limit 50000000, half a block",
+        ),
+    ],
+)  # fmt: skip
+def test_each_fault_of_a_market_is_told(market: Any, path: str, fault: str) -> None:
+    assert faults_of(make_document(market=market)) == [(f"$.market{path}", fault)]
+
+
+def test_a_gas_limit_with_a_fault_bounds_no_market() -> None:
+    assert [path for path, _ in faults_of(make_document(market={}, blockGasLimit=0))] == ["$.blockGasLimit"]

@@ -56,7 +56,7 @@ def told(*emissions: Any) -> list[Log]:
     return [Log(MARKET.address, *emission) for emission in emissions]
 
 
-def test_the_issues_preferences() -> None:
+def test_a_bid_with_three_maxima() -> None:
     """Any energy for at most 0.20, solar for at most 0.25, a named partner's for at most 0.28. Bob's partner asks 0.27 of
     him; then he takes solar energy at 0.24, and none of the wind that is offered at 0.21."""
     world = make_street()
