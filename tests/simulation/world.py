@@ -39,7 +39,7 @@ BLOCKS_AFTER_MS: Final = 20_000
 LAG_MAX: Final = 10
 CATCH_UP_SPEED: Final = 10  # times that of the chain, at least
 FAULTY_MS_MAX: Final = 150_000
-STEPS_MAX: Final = 60_000  # of engines in the time of the faults
+STEPS_MAX: Final = 30_000  # of engines in the time of the faults
 HOUR_MS: Final = 3_600_000
 
 
