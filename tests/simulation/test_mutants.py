@@ -45,6 +45,7 @@ BY_CHANCE: Final = {
     "disks up to 0": ("a quorum of all but none",),
     "seeds at 0": ("a quorum of those who are heard",),
     "seeds at 9": ("a leader goes on after the epoch's last block",),
+    "seeds at 21": ("only the last view between is looked at",),
 }
 
 
