@@ -36,6 +36,7 @@ from node.exits import Exit, Failure
 from node.keys import create_key
 from rpc.server import ServerConfig
 from tests.cli_world import Ctt, Result
+from tests.live_node import free_port
 
 SHIPPED: Final = Path(__file__).parent.parent / "genesis.json"
 HASH: Final = hex_of(load_genesis(SHIPPED.read_bytes()).hash)
@@ -71,12 +72,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def node_dir(made: Path, tmp_path: Path) -> Path:
     """A data directory to work on."""
     return Path(shutil.copytree(made, tmp_path / "node"))
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class RunningNode:

@@ -12,7 +12,7 @@ from ctt_state.units import Height
 from node.exits import Exit
 from node.runner import read_clocks
 from p2p.budget import Budget
-from p2p.errors import OtherChain, OtherPeer, OtherVersion, PeerLeft, PeerMisbehaved
+from p2p.errors import OtherChain, OtherPeer, OtherVersion, PeerLeft, PeerMisbehaved, Reason
 from p2p.identity import RevokedPeer, UntrustedPeer
 from p2p.messages import EpochsReply, Refused, Reply, Request, SnapshotChunk, SnapshotReply
 from p2p.network import Chain, Delivered, Endpoint, Identity, Network, PeerInfo, describe
@@ -139,6 +139,8 @@ def _explain(fault: Exception, *, was_met: bool) -> PeerFailed:
         case RevokedPeer() | ssl.SSLCertVerificationError():
             return PeerFailed(Exit.PERMISSION, text)
         case UntrustedPeer() | ssl.SSLError() | OtherChain() | OtherVersion() | OtherPeer():
+            return PeerFailed(Exit.CONFIGURATION, text)
+        case PeerLeft(told=Reason.OTHER_CHAIN | Reason.OTHER_VERSION):  # it was the first to see it
             return PeerFailed(Exit.CONFIGURATION, text)
         case PeerMisbehaved():
             return PeerFailed(Exit.DAMAGED, text)
