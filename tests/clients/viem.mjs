@@ -65,7 +65,7 @@ await run({
 
   async fees() {
     const { maxFeePerGas, maxPriorityFeePerGas } = await reader.estimateFeesPerGas();
-    const history = await reader.getFeeHistory({ blockCount: 4, rewardPercentiles: [25, 75.5] });
+    const history = await reader.getFeeHistory({ blockCount: 1, rewardPercentiles: [25, 75.5] });
     const estimate = await reader.estimateGas({ account: alice.account, to: bob.account.address, value: 1n });
     const list = await reader.createAccessList({ account: alice.account.address, to: address, data: "0x95d89b41" });
     return {
