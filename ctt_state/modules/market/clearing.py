@@ -299,9 +299,7 @@ def _serve(call: Call, side: Side, energy: Wh, wei: int) -> None:
 
 def _pay(call: Call, to: Address, wei: int) -> None:
     if wei:
-        key = Account.key(to)
-        account = call.get(Account, key) or NO_ACCOUNT
-        call.put(key, account._replace(balance=Wei(account.balance + wei)))
+        call.add_balance(to, wei)
 
 
 def _close(call: Call, number: int, sides: tuple[Side, ...]) -> None:
