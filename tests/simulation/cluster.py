@@ -67,6 +67,7 @@ from node.consensus.events import (
     VoteSigned,
 )
 from node.consensus.settings import Settings
+from node.sync import AHEAD_BLOCKS, STALL_MS
 from tests.simulation.behaviours import Amnesiac, Behaviour
 from tests.simulation.checker import Checker, Sizes
 from tests.simulation.damage import agrees, cut_power, flip_bit, read_after
@@ -85,7 +86,6 @@ from tests.simulation.network import Network
 PERIOD_MS: Final = 333
 WALL_MS: Final = 1_800_000_000_000
 MONO_MS: Final = 1_000_000
-LAG_BLOCKS: Final = 2  # further behind a peer, a machine asks for ranges of final blocks
 RANGE_BLOCKS: Final = 128
 RANGE_RETRY_MS: Final = 1_000
 FETCH_PEERS: Final = 3
@@ -264,6 +264,7 @@ class Machine:
     crash_at: str = ""  # and only those of this name count; "": all
     down_ms: int = 0  # for how long then
     heights: dict[int, int] = field(default_factory=dict)
+    moved_ms: int = 0  # when its head did, or it started
     asked_range_ms: int = -1_000_000
     fetches: int = 0
     evidence: dict[tuple[int, int], bytes] = field(default_factory=dict)  # by epoch and signer
@@ -417,6 +418,7 @@ class Cluster:
         machine.heights.clear()
         machine.evidence.clear()
         machine.is_working, machine.is_up, machine.is_halted = False, True, False
+        machine.moved_ms = self.at_ms
         machine.asked_range_ms = -1_000_000
         machine.crash_in = 0
         is_member = members.place_of_key(machine.key) is not None
@@ -849,6 +851,7 @@ class Cluster:
         header = block.header
         self._boundary(machine, "before final block")
         machine.ledger.commit(block, certificate)
+        machine.moved_ms = self.at_ms
         following = self._states[header.hash].following
         if following is not None:
             self.sets.fix(header.epoch + 1, following)
@@ -899,10 +902,11 @@ class Cluster:
             self._reply(peer, machine, lambda: self._tell(machine, BlockArrived(block)))
 
     def _on_height(self, machine: Machine, source: int, height: int) -> None:
-        """Catching up: ranges of final blocks from a peer that has more."""
+        """Catching up: ranges of final blocks from a peer that is further than consensus explains."""
         machine.heights[source] = height
         head = machine.disk.head.height
-        ahead = [each for each, known in sorted(machine.heights.items()) if known > head + LAG_BLOCKS]
+        least = head if self.at_ms >= machine.moved_ms + STALL_MS else head + AHEAD_BLOCKS
+        ahead = [each for each, known in sorted(machine.heights.items()) if known > least]
         if ahead and self.at_ms >= machine.asked_range_ms + RANGE_RETRY_MS:
             machine.asked_range_ms = self.at_ms
             peer = self.machines[self.chance.choice(ahead)]

@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from ctt_state.units import ZERO_HASH
+from ctt_state.validators import boundary_of
 from ctt_state.votes import Kind, Statement, sign_vote
 from tests.simulation import test_field_failures
 from tests.simulation.behaviours import (
@@ -25,6 +26,7 @@ from tests.simulation.behaviours import (
 from tests.simulation.cluster import Cluster, quick_signatures, secret_of
 from tests.simulation.disk import GENESIS_HASH
 from tests.simulation.disks import run_disks
+from tests.simulation.stage import Stage
 from tests.simulation.twins import run_twins
 from tests.simulation.world import FAULTS, Outcome, Run, run_seed
 
@@ -91,6 +93,23 @@ def test_each_story_of_another_chain_names_where_it_happened() -> None:
     assert len(stories) >= 55
     assert [name for name, told in stories.items() if not re.match(r"[^:]{4,120}:\s", told)] == []
     assert len(set(re.findall(r"#\d+", " ".join(stories.values())))) >= 90
+
+
+def test_who_is_needed_and_lags_a_little_catches_up_when_consensus_cannot_help() -> None:
+    """Too near for ranges at first; the others have forgotten the epoch that it is in, and are no quorum without it."""
+    with quick_signatures():
+        stage = Stage(epoch_blocks=10)
+        late, gone = stage.machines[:2]
+        last = boundary_of(0, 10)
+        stage.play_until(lambda: min(stage.heights) == last - 1, 20_000)
+        stage.cut(late)
+        stage.play_until(lambda: stage.heights == [last - 1, last + 1, last + 1, last + 1], 20_000)
+        stage.crash_all()
+        stage.join()
+        for machine in stage.machines:
+            if machine is not gone:
+                stage.restart(machine.number)
+        stage.goes_on()
 
 
 @pytest.mark.parametrize("size", [5, 7])
