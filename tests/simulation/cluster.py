@@ -162,12 +162,18 @@ class Sets:
     """The validators of each epoch, by the machine that owns the key and the key's generation."""
 
     def __init__(
-        self, chance: Random, size: int, spare: list[int], fixed: frozenset[int], changes: bool
+        self,
+        chance: Random,
+        size: int,
+        spare: list[int],
+        fixed: frozenset[int],
+        silent: Callable[[], set[int]],
+        changes: bool,
     ) -> None:
-        """`fixed` leave only when they are barred, and there are always enough others to outnumber them."""
+        """`fixed` leave only when they are barred; with the silent ones, enough others stay to outnumber them."""
         self.owners: list[dict[int, int]] = [dict.fromkeys(range(size), 0)]
         self._frozen_from: int | None = None if changes else 0  # from this epoch on they stay as they are
-        self._chance, self._spare, self._fixed = chance, spare, fixed
+        self._chance, self._spare, self._fixed, self._silent = chance, spare, fixed, silent
         self._sets: list[ValidatorSet] = [set_of(self.owners[0])]
         self._plans: list[dict[int, int]] = []  # who is to follow each epoch's set, if nobody is barred
 
@@ -212,7 +218,9 @@ class Sets:
         absent = sorted({*range(len(self.owners[0])), *self._spare} - set(owners))
         if change == "add" and absent:
             after[self._chance.choice(absent)] = 0
-        elif change == "remove" and len(owners) - 1 > 3 * max(len(self._fixed), 1) and movable:
+        elif (
+            change == "remove" and len(owners) - 1 > 3 * max(len(self._fixed | self._silent()), 1) and movable
+        ):
             del after[self._chance.choice(movable)]
         elif change == "rotate" and movable:
             after[self._chance.choice(movable)] += 1
@@ -331,7 +339,7 @@ class Cluster:
         behaviours = dict(behaviours or {})
         byzantine = self.byzantine = frozenset({*behaviours, *twins})
         spare = list(range(size, size + followers))
-        self.sets = Sets(Random(f"{seed} sets"), size, spare, byzantine, set_changes)
+        self.sets = Sets(Random(f"{seed} sets"), size, spare, byzantine, self.silent, set_changes)
         self.genesis = make_genesis(self.sets(0), WALL_MS - PERIOD_MS)
         self.checker = Checker(
             self.genesis,

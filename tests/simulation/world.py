@@ -222,6 +222,7 @@ class Run:
         """The faults stop among all but at most f machines of each set to come. Then the chain must go on."""
         world, chance = self.world, self.chance
         world.sets.freeze()
+        assert world.room() >= 0, "more are faulty than the protocol tolerates"
         world.network.now = Conditions(delay_ms=chance.choice([(1, 5), (1, 40), (20, 80)]))
         self._slow_disks(chance.choice([5, 20]))
         dead = self._choose_dead()
