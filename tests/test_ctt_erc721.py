@@ -18,6 +18,7 @@ from ctt_state.modules.ctt.module import (
     MODULE_ADDRESSES,
     ApprovalForAll,
     ApprovalSet,
+    EnergyTransferred,
     ERC721IncorrectOwner,
     ERC721InsufficientApproval,
     ERC721InvalidApprover,
@@ -231,13 +232,13 @@ def test_the_zero_address_is_never_an_operator() -> None:
 
 @pytest.mark.parametrize("signature", [TRANSFER, SAFE_TRANSFER, SAFE_TRANSFER_DATA])
 def test_a_transfer_carries_energy_clears_the_approval_and_spends_the_nonce(signature: str) -> None:
-    """One event: the approval goes without one."""
+    """The energy is told, the approval goes without an event."""
     world = make_world(tokens=2, energy_wh=1_300)
     world.done(ALICE, APPROVE, CAROL, 1)
 
     outcome = world.send(ALICE, *transfer(world, signature, ALICE, BOB, 1))
 
-    assert outcome.emissions == [Transfer(ALICE, BOB, 1)]
+    assert outcome.emissions == [Transfer(ALICE, BOB, 1), EnergyTransferred(ALICE, BOB, 1, 1_000)]
     token = world.token(1)
     assert (token.owner, token.energy_wh, token.approved, token.permit_nonce) == (BOB, 1_000, ZERO_ADDRESS, 1)
     assert world.call("energyOf(address)", ALICE) == (300, 700)

@@ -12,6 +12,7 @@ from ctt_state.modules.ctt.module import (
     MODULE_ADDRESSES,
     ApprovalForAll,
     ApprovalSet,
+    EnergyTransferred,
     ERC721IncorrectOwner,
     ERC721InsufficientApproval,
     ERC721InvalidApprover,
@@ -171,7 +172,8 @@ def is_approved_for_all(call: Call, owner: Address, operator: Address) -> bool:
 
 @CTT.function("transferFrom(address from,address to,uint256 tokenId)")
 def transfer_from(call: Call, source: Address, to: Address, token_id: TokenId) -> None:
-    """Moves the token with its energy; a sale ends with `SaleCancelled`.
+    """Moves the token with its energy, which `EnergyTransferred` tells unless it stays with its owner; a sale ends with
+    `SaleCancelled`.
 
     Raises: ERC721InvalidReceiver for the zero address, ERC721NonexistentToken, ERC721InsufficientApproval,
     ERC721IncorrectOwner, in that order.
@@ -185,6 +187,8 @@ def transfer_from(call: Call, source: Address, to: Address, token_id: TokenId) -
     if token.on_sale:
         call.emit(SaleCancelled(token_id, token.owner))
     move_token(call, token_id, token, to)
+    if token.energy_wh and to != source:
+        call.emit(EnergyTransferred(source, to, token_id, token.energy_wh))
 
 
 @CTT.function("safeTransferFrom(address from,address to,uint256 tokenId)")

@@ -53,6 +53,9 @@ EnergyRefilled = CTT.event(
 EnergyConsumed = CTT.event(
     "EnergyConsumed(address indexed prosumer,address indexed meter,uint256 requested,uint256 covered)"
 )
+EnergyTransferred = CTT.event(
+    "EnergyTransferred(address indexed from,address indexed to,uint256 indexed tokenId,uint256 energy)"
+)
 ReadingRejected = CTT.event("ReadingRejected(uint256 indexed index,bytes reason)")
 
 # Refusals
