@@ -11,6 +11,7 @@ from rpc import schemas
 from rpc.access import Role
 from rpc.ctt import CTT_METHODS
 from rpc.ctt_energy import ENERGY
+from rpc.ctt_market import MARKET_METHODS
 from rpc.door import Caller
 from rpc.errors import InvalidParams, Refused, RpcError
 from rpc.eth import ETH
@@ -33,7 +34,7 @@ def discover(caller: Caller) -> RawJson:
 
 
 METHODS: Final[Mapping[str, Method]] = join(
-    ETH, CTT_METHODS, NODE_METHODS, ENERGY, READINGS, PROOFS, DISCOVERY
+    ETH, CTT_METHODS, NODE_METHODS, ENERGY, MARKET_METHODS, READINGS, PROOFS, DISCOVERY
 )
 
 

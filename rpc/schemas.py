@@ -91,6 +91,7 @@ TAG: Final[Schema] = {
     "enum": ["latest", "pending", "safe", "finalized", "earliest"],
     "description": "`earliest` is the oldest whole block here, all others the newest final block",
 }
+SOURCE: Final[Schema] = {"enum": ["none", "solar", "wind", "hydro", "biomass", "other"]}
 FILTER_ID: Final[Schema] = {"title": "Id", "type": "string", "description": "of a filter or a subscription"}
 
 # --- parameters ------------------------------------------------------------------------------------------------------
@@ -482,7 +483,7 @@ METER: Final = shape(
         "height": NUMBER,
         "address": ADDRESS,
         "operator": ADDRESS,
-        "source": {"enum": ["none", "solar", "wind", "hydro", "biomass", "other"]},
+        "source": SOURCE,
         **{name: maybe(schema) for name, schema in power("maxPower").items()},
         "concentrator": BOOLEAN,
         "certified": BOOLEAN,
@@ -510,4 +511,120 @@ READINGS: Final = shape(
     "Readings",
     "a page of readings",
     {"readings": listed(READING), "to": {"type": "integer", "minimum": -1}, "next": maybe(NUMBER)},
+)
+
+# --- the market ------------------------------------------------------------------------------------------------------
+
+MARKET: Final = shape(
+    "Market",
+    "the tariff, and the auction that takes orders",
+    {
+        "height": NUMBER,
+        **energy_price("floor"),
+        **energy_price("ceiling"),
+        **energy_price("gridFee"),
+        "gridOperator": maybe(ADDRESS),
+        "auction": NUMBER,
+        "lastBlock": NUMBER,
+        "blocksLeft": NUMBER,
+        "auctionBlocks": NUMBER,
+        "orders": NUMBER,
+        "ordersMax": NUMBER,
+    },
+)
+ORDER: Final = shape(
+    "Order",
+    "a standing order: `limit` is the most a bid pays, the least an ask takes; `platform` placed it by a mandate",
+    {
+        "orderId": NUMBER,
+        "side": {"enum": ["bid", "ask"]},
+        "owner": ADDRESS,
+        "platform": maybe(ADDRESS),
+        **energy("energy"),
+        **energy_price("limit"),
+        "sources": listed(
+            shape("SourceWish", "a bid's limit for this source", {"source": SOURCE, **energy_price("limit")})
+        ),
+        "partners": listed(
+            shape(
+                "PartnerWish",
+                "a bid's limit from, an ask's price for this account",
+                {"partner": ADDRESS, **energy_price("limit")},
+            )
+        ),
+        "expiryAuction": FIGURE,
+    },
+)
+ORDER_BOOK: Final = shape(
+    "OrderBook",
+    "a page of both sides",
+    {
+        "height": NUMBER,
+        "bidCount": NUMBER,
+        "askCount": NUMBER,
+        "bids": listed(ORDER, 100),
+        "asks": listed(ORDER, 100),
+        "next": maybe(NUMBER),
+    },
+)
+ORDERS_OF: Final = shape(
+    "OrdersOf",
+    "an account's standing orders",
+    {"height": NUMBER, "owner": ADDRESS, "bid": maybe(ORDER), "ask": maybe(ORDER)},
+)
+MANDATE: Final = shape(
+    "Mandate",
+    "what a platform may still do for an owner, until the end of its last auction",
+    {
+        "height": NUMBER,
+        "owner": ADDRESS,
+        "platform": ADDRESS,
+        **energy("energy"),
+        **money("spend"),
+        **energy_price("buyLimit"),
+        **energy_price("sellLimit"),
+        "expiryAuction": FIGURE,
+    },
+)
+AUCTIONS: Final = shape(
+    "Auctions",
+    "a page of results, newest first",
+    {
+        "height": NUMBER,
+        "auctions": listed(
+            shape(
+                "Auction",
+                "what an auction came to; `bids` and `asks` are how many stood",
+                {
+                    "auction": NUMBER,
+                    "clearedIn": NUMBER,
+                    **energy_price("price"),
+                    **energy("energy"),
+                    "bids": NUMBER,
+                    "asks": NUMBER,
+                },
+            ),
+            100,
+        ),
+        "next": maybe(NUMBER),
+    },
+)
+CLEARING: Final = shape(
+    "Clearing",
+    "what an auction would come to",
+    {
+        "height": NUMBER,
+        "auction": NUMBER,
+        **energy_price("price"),
+        **energy("energy"),
+        "tradeCount": NUMBER,
+        "trades": listed(
+            shape(
+                "Trade",
+                "energy that goes from seller to buyer, grid fee apart",
+                {"buyer": ADDRESS, "seller": ADDRESS, **energy("energy"), **energy_price("price")},
+            ),
+            100,
+        ),
+    },
 )

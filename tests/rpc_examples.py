@@ -11,7 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from ctt_state.crypto import address_of
+from ctt_state.modules.market import MARKET
 from ctt_state.records import CttConfig
+from ctt_state.transaction import Signed
 from ctt_state.units import Hash, hex_of
 from node.ledger import Ledger
 from rpc.jsontext import dumps
@@ -32,12 +34,15 @@ FILE: Final = Path(__file__).parent.parent / "rpc" / "examples.json"
 LENGTH_MAX: Final = 2_500  # characters of an answer; a longer one explains nothing
 HEAD: Final = 5
 
+CENT: Final = 10**13  # of a currency unit a kWh, in wei per Wh
+ASK: Final = "ask(uint256,uint256,uint64,(address,uint256)[])"
+BID: Final = "bid(uint256,uint256,uint64,(uint8,uint256)[],(address,uint256)[])"
 REPORT: Final = "report(address,uint64,uint256,uint256)"
 
 
 def grow(ledger: Ledger) -> Hash:
-    """Five blocks: ALICE buys a token, a meter reports, its prosumer offers a token, ALICE pays BOB. Gives the hash of
-    the payment."""
+    """Five blocks: ALICE buys a token, a meter reports, its prosumer offers a token, ALICE pays BOB. Two prosumers trade
+    in the auction that block 4 clears, and what is left of the ask stands on. Gives the hash of the payment."""
     time_ms = ledger.head.block.header.timestamp_ms
     add(
         ledger,
@@ -46,12 +51,23 @@ def grow(ledger: Ledger) -> Hash:
             sign_call(METER_KEYS[0], 0, REPORT, OWNERS[0], time_ms, 5_000_000, 1_000_000),
         ],
     )
-    add(ledger, [sign_call(METER_KEYS[0], 1, REPORT, OWNERS[0], time_ms + 1_000, 5_000_002, 1_000_001)])
+    add(
+        ledger,
+        [
+            sign_call(METER_KEYS[0], 1, REPORT, OWNERS[0], time_ms + 1_000, 5_000_002, 1_000_001),
+            _sign_market(OWNER_KEYS[1], ASK, 2_000, 16 * CENT, 100, [(OWNERS[3], 15 * CENT)]),
+            _sign_market(OWNER_KEYS[2], BID, 500, 20 * CENT, 100, [(1, 25 * CENT)], []),
+        ],
+    )
     add(ledger, [sign_call(OWNER_KEYS[0], 0, "setOnSale(uint256,uint256,uint256)", 1, 2 * 10**16, 10**14)])
     payment = sign(ALICE_KEY, 1, to=BOB, value=10**18)
     add(ledger, [payment])
     add(ledger)
     return payment.transaction.hash
+
+
+def _sign_market(key: bytes, signature: str, *arguments: Any) -> Signed:
+    return sign(key, 0, to=MARKET.address, value=0, data=MARKET.named(signature).encode_arguments(*arguments))
 
 
 def requests(payment: Hash) -> list[tuple[str, Sequence[Any]]]:
@@ -98,8 +114,20 @@ def requests(payment: Hash) -> list[tuple[str, Sequence[Any]]]:
         ("ctt_prosumer", [owner]),
         ("ctt_energyOf", [owner]),
         ("ctt_meter", [hex_of(address_of(METER_KEYS[0]))]),
+        ("ctt_market", []),
+        ("ctt_orderBook", [0, 10]),
+        ("ctt_order", [1]),
+        ("ctt_ordersOf", [hex_of(OWNERS[1])]),
+        ("ctt_auctions", [1, 10]),
+        ("ctt_clearing", [_bid_call()]),
         ("ctt_readings", [owner, "0x1", "latest"]),
     ]
+
+
+def _bid_call() -> dict[str, str]:
+    """A bid that is not sent."""
+    data = MARKET.named("bid(uint256,uint256,uint64)").encode_arguments(750, 18 * CENT, 100)
+    return {"from": hex_of(OWNERS[3]), "to": hex_of(MARKET.address), "data": hex_of(data)}
 
 
 async def answer(directory: Path) -> dict[str, dict[str, Any]]:

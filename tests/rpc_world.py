@@ -14,6 +14,7 @@ from typing import Any, Final
 import aiohttp
 import jsonschema
 
+from ctt_state.abi import Module
 from ctt_state.block import (
     HEADER_VERSION,
     Block,
@@ -26,11 +27,11 @@ from ctt_state.block import (
 )
 from ctt_state.crypto import address_of, keccak, public_key, sha256
 from ctt_state.errors import BlockPruned, InvalidTransaction, NonceTooLow, StatePruned
-from ctt_state.modules.call import ChainParameters
+from ctt_state.modules.call import ChainParameters, MarketRules
 from ctt_state.modules.ctt import CTT
-from ctt_state.records import Account, Record
+from ctt_state.records import Account, MarketTariff, Record
 from ctt_state.transaction import Signed, decode_transaction, recover_sender, sign_transaction
-from ctt_state.transition import apply_transaction, check_affordable
+from ctt_state.transition import apply_due, apply_transaction, check_affordable, due_transaction
 from ctt_state.tree import prove, update
 from ctt_state.units import ZERO_HASH, Address, Gas, Hash, Height, Ms, Wei
 from ctt_state.validators import Member, ValidatorSet
@@ -67,7 +68,14 @@ class RpcWorld:
     """A chain with one proposer, who certifies nothing. With `automatic` each submitted transaction gets a block at
     once."""
 
-    def __init__(self, *, automatic: bool = False, minimum_gas_price_wei: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        automatic: bool = False,
+        minimum_gas_price_wei: int = 0,
+        market: MarketRules | None = None,
+        tariff: MarketTariff | None = None,
+    ) -> None:
         self.lag = Lag(0, 0.0, 0.0, 0.0)
         self.parameters = ChainParameters(
             chain_id=CHAIN_ID,
@@ -79,6 +87,7 @@ class RpcWorld:
             minimum_gas_price_wei=Wei(minimum_gas_price_wei),
             fee_receiver=None,
             first_admin=ADMIN,
+            market=market,
         )
         self.client_version = "ctt/test"
         self.automatic = automatic
@@ -88,6 +97,8 @@ class RpcWorld:
         self._records: dict[bytes, Record | None] = {
             Account.key(person): Account(0, WEALTH_WEI) for person in PEOPLE
         }
+        if tariff is not None:
+            self._records[MarketTariff.key()] = tariff
         self._states: list[dict[bytes, Record | None]] = []
         self._nodes: list[dict[bytes, bytes | None]] = []
         self._blocks: list[FinalBlock] = []
@@ -237,6 +248,10 @@ class RpcWorld:
         context = BlockContext(Height(len(self._blocks)), self.now_ms(), PROPOSER)
         included: list[Signed] = []
         receipts: list[Receipt] = []
+        due = due_transaction(overlay.lookup, context, self.parameters)
+        if due is not None:
+            included.append(due)
+            receipts.append(apply_due(overlay, due, context, self.parameters))
         pending, _ = self.pool()
         for sender, run in pending.items():
             for signed in run:
@@ -256,9 +271,11 @@ class RpcWorld:
         fields = {**defaults, "gas_price": price, "max_fee": price, **fields}
         return sign_transaction(key, chain_id=CHAIN_ID, to=to, data=data, **fields)
 
-    def sign_call(self, key: bytes, signature: str, *arguments: Any, **fields: Any) -> bytes:
-        data = CTT.named(signature).encode_arguments(*arguments)
-        return self.sign(key, CTT.address, data=data, **fields)
+    def sign_call(
+        self, key: bytes, signature: str, *arguments: Any, module: Module = CTT, **fields: Any
+    ) -> bytes:
+        data = module.named(signature).encode_arguments(*arguments)
+        return self.sign(key, module.address, data=data, **fields)
 
     def send_call(self, key: bytes, signature: str, *arguments: Any, **fields: Any) -> Hash:
         return self.take(self.sign_call(key, signature, *arguments, **fields))
