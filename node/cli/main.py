@@ -10,10 +10,40 @@ from typing import Any, Final, NoReturn
 
 from ctt_state.errors import InvalidGenesis
 from node import VERSION
-from node.cli import abi, access, authority, ca, devnet, genesis, init, journal, key, run, treasury, verify
+from node.cli import (
+    abi,
+    access,
+    authority,
+    ca,
+    devnet,
+    genesis,
+    init,
+    journal,
+    key,
+    meter,
+    prosumer,
+    run,
+    treasury,
+    verify,
+)
 from node.exits import Exit, Failure
 
-COMMANDS: Final = (init, run, devnet, verify, genesis, key, journal, ca, authority, treasury, access, abi)
+COMMANDS: Final = (
+    init,
+    run,
+    devnet,
+    verify,
+    genesis,
+    key,
+    journal,
+    ca,
+    authority,
+    prosumer,
+    meter,
+    treasury,
+    access,
+    abi,
+)
 FAULTS_SHOWN_MAX: Final = 100
 EPILOG: Final = """\
 examples:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ctt_state.crypto import checksum_address
-from ctt_state.units import ZERO_ADDRESS, Address, Hash, Height, Wei
+from ctt_state.units import ZERO_ADDRESS, Address, Hash, Height, Wei, Wh
 from rpc.access import ROLES, Role
 
 DECIMALS: Final = 18  # of the settlement currency
@@ -18,6 +18,7 @@ _PEER: Final = re.compile(
 )
 _BLOCK: Final = re.compile(r"(?P<height>[0-9]{1,15}):0x(?P<hash>[0-9a-f]{64})")
 _AMOUNT: Final = re.compile(r"(?P<units>[0-9]{1,30})(?:\.(?P<decimals>[0-9]{1,18}))?", re.ASCII)
+_KWH: Final = re.compile(r"(?P<units>[0-9]{1,15})(?:\.(?P<decimals>[0-9]{1,3}))?", re.ASCII)
 _QUOTA: Final = re.compile(r"(?P<role>[a-z]+)=(?P<units>[0-9]+)")
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s,]+")
 
@@ -100,6 +101,21 @@ def format_amount(wei: int) -> str:
     units, rest = divmod(abs(wei), 10**DECIMALS)
     decimals = str(rest).rjust(DECIMALS, "0").rstrip("0").ljust(2, "0")
     return f"{'-' if wei < 0 else ''}{units}.{decimals}"
+
+
+def kwh(text: str) -> Wh:
+    """Energy in kWh, with up to 3 decimals: whole Wh."""
+    match = _KWH.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"{text[:60]!a} is no energy such as 12.345 kWh, with up to 3 decimals"
+        )
+    return Wh(int(match["units"] + (match["decimals"] or "").ljust(3, "0")))
+
+
+def format_kwh(wh: int) -> str:
+    """The same back, with its unit."""
+    return f"{wh // 1_000}.{wh % 1_000:03d} kWh"
 
 
 def reference(text: str) -> bytes:
