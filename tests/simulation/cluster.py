@@ -170,7 +170,7 @@ class Sets:
         silent: Callable[[], set[int]],
         changes: bool,
     ) -> None:
-        """`fixed` leave only when they are barred; with the silent ones, enough others stay to outnumber them."""
+        """`fixed` leave only when they are barred; no change makes them and the silent ones more than f."""
         self.owners: list[dict[int, int]] = [dict.fromkeys(range(size), 0)]
         self._frozen_from: int | None = None if changes else 0  # from this epoch on they stay as they are
         self._chance, self._spare, self._fixed, self._silent = chance, spare, fixed, silent
@@ -218,13 +218,12 @@ class Sets:
         absent = sorted({*range(len(self.owners[0])), *self._spare} - set(owners))
         if change == "add" and absent:
             after[self._chance.choice(absent)] = 0
-        elif (
-            change == "remove" and len(owners) - 1 > 3 * max(len(self._fixed | self._silent()), 1) and movable
-        ):
+        elif change == "remove" and len(owners) > VALIDATORS_MIN and movable:
             del after[self._chance.choice(movable)]
         elif change == "rotate" and movable:
             after[self._chance.choice(movable)] += 1
-        return after
+        faulty = (self._fixed | self._silent()).intersection(after)
+        return after if len(faulty) <= (len(after) - 1) // 3 else dict(owners)
 
 
 @dataclass
