@@ -66,6 +66,7 @@ MAY_READ_CLOCK = (
     "node.cli.init",
     "node.cli.access",
     "node.cli.ca",
+    "node.cli.certification",
     "node.cli.door",
     "node.cli.network",
     "rpc.turns",

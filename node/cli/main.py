@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import importlib
 import os
 import sys
 import traceback
@@ -10,39 +11,23 @@ from typing import Any, Final, NoReturn
 
 from ctt_state.errors import InvalidGenesis
 from node import VERSION
-from node.cli import (
-    abi,
-    access,
-    authority,
-    ca,
-    devnet,
-    genesis,
-    init,
-    journal,
-    key,
-    meter,
-    prosumer,
-    run,
-    treasury,
-    verify,
-)
 from node.exits import Exit, Failure
 
 COMMANDS: Final = (
-    init,
-    run,
-    devnet,
-    verify,
-    genesis,
-    key,
-    journal,
-    ca,
-    authority,
-    prosumer,
-    meter,
-    treasury,
-    access,
-    abi,
+    "init",
+    "run",
+    "devnet",
+    "verify",
+    "genesis",
+    "key",
+    "journal",
+    "ca",
+    "authority",
+    "prosumer",
+    "meter",
+    "treasury",
+    "access",
+    "abi",
 )
 FAULTS_SHOWN_MAX: Final = 100
 EPILOG: Final = """\
@@ -81,20 +66,22 @@ class Parser(argparse.ArgumentParser):
         return f"unknown option {option}" + (f"; did you mean {close[0]}?" if close else "")
 
 
-def build_parser() -> Parser:
+def build_parser(command: str = "") -> Parser:
+    """Of all commands, or of this one alone: the others need not be loaded for it."""
     parser = Parser(
         prog="ctt", description="A blockchain node for the Crypto-Trading energy market.", epilog=EPILOG
     )
     parser.add_argument("--version", action="version", version=f"ctt {VERSION}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(subparsers)
+    for name in (command,) if command in COMMANDS else COMMANDS:
+        importlib.import_module(f"node.cli.{name}").add_parser(subparsers)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code; expected failures are a line on standard error, or one for each fault of a document."""
-    options = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = build_parser(next(iter(words), "")).parse_args(words)
     try:
         code: int = options.run(options)
         sys.stdout.flush()
