@@ -26,6 +26,8 @@ COMMANDS: Final = (
     "prosumer",
     "meter",
     "treasury",
+    "market",
+    "token",
     "access",
     "abi",
 )

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from ctt_state.crypto import checksum_address
-from ctt_state.units import ZERO_ADDRESS, Address, Hash, Height, Wei, Wh
+from ctt_state.units import PRICE_MAX, UINT64_MAX, ZERO_ADDRESS, Address, Hash, Height, Wei, Wh
 from rpc.access import ROLES, Role
+from rpc.ctt_energy import SOURCES
 
 DECIMALS: Final = 18  # of the settlement currency
+KWH_DECIMALS: Final = 3
 
 _HOST: Final = re.compile(r"\*|[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _PEER: Final = re.compile(
@@ -19,6 +21,7 @@ _PEER: Final = re.compile(
 _BLOCK: Final = re.compile(r"(?P<height>[0-9]{1,15}):0x(?P<hash>[0-9a-f]{64})")
 _AMOUNT: Final = re.compile(r"(?P<units>[0-9]{1,30})(?:\.(?P<decimals>[0-9]{1,18}))?", re.ASCII)
 _KWH: Final = re.compile(r"(?P<units>[0-9]{1,15})(?:\.(?P<decimals>[0-9]{1,3}))?", re.ASCII)
+_DECIMAL: Final = re.compile(r"(?P<units>[0-9]{1,40})(?:\.(?P<decimals>[0-9]{1,40}))?", re.ASCII)
 _QUOTA: Final = re.compile(r"(?P<role>[a-z]+)=(?P<units>[0-9]+)")
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s,]+")
 
@@ -96,6 +99,11 @@ def amount(text: str) -> Wei:
     return Wei(wei)
 
 
+def money(text: str) -> Wei:
+    """An amount, or nothing: 0."""
+    return Wei(0) if re.fullmatch(r"0(\.0{1,18})?", text) else amount(text)
+
+
 def format_amount(wei: int) -> str:
     """The same back, exact, with at least two decimals."""
     units, rest = divmod(abs(wei), 10**DECIMALS)
@@ -115,7 +123,71 @@ def kwh(text: str) -> Wh:
 
 def format_kwh(wh: int) -> str:
     """The same back, with its unit."""
-    return f"{wh // 1_000}.{wh % 1_000:03d} kWh"
+    return f"{format_energy(wh)} kWh"
+
+
+def energy_kwh(text: str) -> Wh:
+    """Energy in kWh of whole Wh, above zero: 1.25."""
+    match = _DECIMAL.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text[:60]!a} is no energy in kWh such as 1.25")
+    wh = _scaled(match, KWH_DECIMALS)
+    if wh is None or not 1 <= wh <= UINT64_MAX:
+        raise argparse.ArgumentTypeError(
+            f"{text[:60]} kWh: energy is in whole Wh, so 0.001 to {format_energy(UINT64_MAX)} with up to "
+            f"{KWH_DECIMALS} decimals"
+        )
+    return Wh(wh)
+
+
+def price_per_kwh(text: str) -> Wei:
+    """A price in units of the currency a kWh, as wei per Wh: 0.19."""
+    match = _DECIMAL.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text[:60]!a} is no price per kWh such as 0.19")
+    wei_per_wh = _scaled(match, DECIMALS - KWH_DECIMALS)
+    if wei_per_wh is None or wei_per_wh > PRICE_MAX:
+        raise argparse.ArgumentTypeError(
+            f"{text[:60]} per kWh: a price is in whole wei per Wh, so 0 to {format_price(PRICE_MAX)} with up to "
+            f"{DECIMALS - KWH_DECIMALS} decimals"
+        )
+    return Wei(wei_per_wh)
+
+
+def source_price(text: str) -> tuple[int, Wei]:
+    """SOURCE=PRICE: solar=0.25."""
+    name, _, price = text.partition("=")
+    if name not in SOURCES or not price:
+        raise argparse.ArgumentTypeError(
+            f"{text[:60]!a} is not SOURCE=PRICE, such as solar=0.25; sources: {', '.join(SOURCES)}"
+        )
+    return SOURCES.index(name), price_per_kwh(price)
+
+
+def partner_price(text: str) -> tuple[Address, Wei]:
+    """ADDRESS=PRICE."""
+    account, _, price = text.partition("=")
+    if not price:
+        raise argparse.ArgumentTypeError(f"{text[:80]!a} is not ADDRESS=PRICE, such as 0x…=0.28")
+    return address(account), price_per_kwh(price)
+
+
+def format_energy(wh: int) -> str:
+    """In kWh, exact."""
+    return f"{wh // 1_000}.{wh % 1_000:03d}"
+
+
+def format_price(wei_per_wh: int) -> str:
+    """In units of the currency a kWh, exact, with at least two decimals."""
+    return format_amount(wei_per_wh * 1_000)
+
+
+def _scaled(match: "re.Match[str]", decimals: int) -> int | None:
+    """The number in units of 10**-decimals; None when it is not whole."""
+    digits = (match["decimals"] or "").rstrip("0")
+    if len(digits) > decimals:
+        return None
+    return int(match["units"] + digits.ljust(decimals, "0"))
 
 
 def reference(text: str) -> bytes:

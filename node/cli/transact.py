@@ -7,7 +7,8 @@ Clients of JSON-RPC like any other; what they send is signed here, with a key of
 import argparse
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -35,6 +36,21 @@ T = TypeVar("T")
 
 def plain(name: str, value: object) -> str:
     return hex_of(value) if isinstance(value, bytes) else str(value)
+
+
+class Sent(NamedTuple):
+    """A transaction that is final, and its module's events by name."""
+
+    transaction: str
+    block: int
+    events: dict[str, dict[str, Any]]
+
+
+class Foretold(NamedTuple):
+    """What a transaction would come to, in lines for people and as members for programs."""
+
+    lines: Sequence[str]
+    members: Mapping[str, Any]
 
 
 class Refusals(NamedTuple):
@@ -89,7 +105,7 @@ def add_command(
         metavar="SECONDS",
         help="how long to wait for the node, and as long again for the block (default: %(default)g)",
     )
-    parser.set_defaults(run=partial(_run, command, refusals))
+    parser.set_defaults(run=partial(_run, command, refusals), json=False)
     return parser
 
 
@@ -97,6 +113,14 @@ def add_key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key", type=Path, required=True, metavar="FILE", help="the key of the account that sends"
     )
+
+
+def add_dealing(parser: argparse.ArgumentParser) -> None:
+    """For a command by which a person trades (see `deal`)."""
+    add_key(parser)
+    parser.add_argument("--dry-run", action="store_true", help="show what it would come to, and send nothing")
+    parser.add_argument("--yes", action="store_true", help="do not ask on a terminal before it is sent")
+    parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def rpc_url(text: str) -> str:
@@ -151,15 +175,29 @@ async def transact(
     value: int = 0,
     see: str = "",
 ) -> dict[str, dict[str, Any]]:
-    """Calls the module by a transaction and gives its events, by name, when the block is final.
+    """`submit`, where only the events matter."""
+    sent = await submit(client, options, key, module, signature, *arguments, value=value, see=see)
+    return sent.events
+
+
+async def submit(
+    client: Client,
+    options: argparse.Namespace,
+    key: bytes,
+    module: Module,
+    signature: str,
+    *arguments: Any,
+    value: int = 0,
+    see: str = "",
+) -> Sent:
+    """Calls the module by a transaction and gives its events when the block is final.
 
     What the module would refuse is not sent. `see` is the command that shows what became of it. Raises: RpcError for
     a refusal, Failure (69) without a block in time.
     """
-    request = call_object(module, module.named(signature), *arguments)
-    request |= {"from": hex_of(address_of(key)), "value": hex(value)}
+    request = _request(key, module, signature, *arguments, value=value)
     transaction_hash = await bounded(_send(client, key, module, request), options)
-    print(f"sent transaction {transaction_hash}", flush=True)
+    _say(options, f"sent transaction {transaction_hash}")
     try:
         receipt = await client.receipt(transaction_hash, options.timeout)
     except TimeoutError:
@@ -172,8 +210,67 @@ async def transact(
         # What it found when its turn came was not what had been tried: the same call says what.
         await bounded(client.call("eth_call", request, receipt["blockNumber"]), options)
         raise Failure(Exit.PERMISSION, f"transaction {transaction_hash} was refused when its turn came")
-    print(f"final in block {int(receipt['blockNumber'], 16)}", flush=True)
-    return dict(filter(None, (decode_log(module, log) for log in receipt["logs"])))
+    block = int(receipt["blockNumber"], 16)
+    _say(options, f"final in block {block}")
+    events = dict(filter(None, (decode_log(module, log) for log in receipt["logs"])))
+    return Sent(transaction_hash, block, events)
+
+
+async def deal(
+    client: Client,
+    options: argparse.Namespace,
+    key: bytes,
+    module: Module,
+    signature: str,
+    *arguments: Any,
+    value: int = 0,
+    see: str = "",
+    foresee: Callable[[dict[str, str]], Awaitable[Foretold]],
+) -> Sent | None:
+    """`submit`, for a person: what the module would refuse is told first, then `foresee` says what the call would
+    come to, and on a terminal it is sent only when that is confirmed. None after a dry run.
+
+    Raises: as `submit`; Failure (77) when it is not confirmed.
+    """
+    request = _request(key, module, signature, *arguments, value=value)
+    gas = int(await bounded(client.call("eth_estimateGas", request), options), 16)
+    if options.dry_run:
+        foretold = await bounded(foresee(request), options)
+        show(options, foretold.lines, {"dryRun": True, "gas": gas, **foretold.members})
+        return None
+    if not options.yes and sys.stdin.isatty() and sys.stdout.isatty():
+        foretold = await bounded(foresee(request), options)
+        await _confirm(foretold.lines)
+    return await submit(client, options, key, module, signature, *arguments, value=value, see=see)
+
+
+def show(options: argparse.Namespace, lines: Sequence[str], members: Mapping[str, Any]) -> None:
+    """The lines for people, or the members as JSON."""
+    print(json.dumps(members, indent=2) if options.json else "\n".join(lines), flush=True)
+
+
+async def _confirm(lines: Sequence[str]) -> None:
+    """Raises: Failure (77) for anything but yes."""
+    print(*lines, "send it? [y/N] ", sep="\n", end="", file=sys.stderr, flush=True)
+    loop, answered = asyncio.get_running_loop(), asyncio.Event()
+    # Not a plain read: Ctrl-C must end it, and the connection may be closed meanwhile.
+    loop.add_reader(sys.stdin, answered.set)
+    try:
+        await answered.wait()
+    finally:
+        loop.remove_reader(sys.stdin)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Failure(Exit.PERMISSION, "not confirmed; nothing was sent")
+
+
+def _say(options: argparse.Namespace, text: str) -> None:
+    if not options.json:
+        print(text, flush=True)
+
+
+def _request(key: bytes, module: Module, signature: str, *arguments: Any, value: int = 0) -> dict[str, str]:
+    request = call_object(module, module.named(signature), *arguments)
+    return request | {"from": hex_of(address_of(key)), "value": hex(value)}
 
 
 async def _send(client: Client, key: bytes, module: Module, request: dict[str, str]) -> str:
