@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -16,6 +18,7 @@ from ctt_state.units import Address, Hash, hex_of
 REQUEST_SECONDS_MAX: Final = 30.0
 CONNECTIONS_MAX: Final = 16
 RECEIPT_POLL_SECONDS: Final = 0.1
+HEARTBEAT_SECONDS: Final = 10.0
 
 
 class RpcError(Exception):
@@ -28,10 +31,11 @@ class RpcError(Exception):
 
 
 class Client:
-    """One node's door. An async context manager."""
+    """One node's door, with an API token if it asks for one. An async context manager."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         self.url = url
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._ids = itertools.count(1)
         self._session: aiohttp.ClientSession | None = None
 
@@ -39,6 +43,7 @@ class Client:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
             timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX),
+            headers=self._headers,
         )
         return self
 
@@ -54,9 +59,13 @@ class Client:
         return _result(answer)
 
     async def batch(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
-        """The results in order; a call that failed has its RpcError in its place."""
+        """The results in order; a call that failed has its RpcError in its place. Raises: as `call`, where the node
+        refuses all of it."""
         requests = [self._request(method, params) for method, params in calls]
-        answers = {answer["id"]: answer for answer in await self._post(requests)}
+        replies = await self._post(requests)
+        if isinstance(replies, dict):
+            raise RpcError(replies["error"])
+        answers = {answer["id"]: answer for answer in replies}
         return [_outcome(answers[request["id"]]) for request in requests]
 
     async def read(
@@ -67,6 +76,14 @@ class Client:
         return decode_output(
             function, await self.call("eth_call", call_object(module, function, *arguments), block)
         )
+
+    @asynccontextmanager
+    async def subscription(self, kind: str) -> AsyncIterator[AsyncIterator[Any]]:
+        """What the node tells of this kind over a WebSocket, until either closes it. Raises: as `call`."""
+        async with self._open().ws_connect(self.url, heartbeat=HEARTBEAT_SECONDS) as socket:
+            await socket.send_json(self._request("eth_subscribe", [kind]))
+            _result(await socket.receive_json(timeout=REQUEST_SECONDS_MAX))
+            yield _told(socket)
 
     async def receipt(
         self, transaction_hash: str, seconds_max: float = REQUEST_SECONDS_MAX
@@ -85,10 +102,13 @@ class Client:
         return {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
 
     async def _post(self, body: Any) -> Any:
+        async with self._open().post(self.url, json=body) as response:
+            return await response.json()
+
+    def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             raise RuntimeError("the client is not open: use it in 'async with'")
-        async with self._session.post(self.url, json=body) as response:
-            return await response.json()
+        return self._session
 
 
 class Wallet:
@@ -152,6 +172,11 @@ def decode_log(module: Module, log: dict[str, Any]) -> tuple[str, dict[str, Any]
     )
     data = decode_values(plain, bytes.fromhex(log["data"][2:]))
     return event.name, values | dict(zip([param.name for param in plain], data, strict=True))
+
+
+async def _told(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[Any]:
+    async for message in socket:
+        yield json.loads(message.data)["params"]["result"]
 
 
 def _result(answer: dict[str, Any]) -> Any:

@@ -28,6 +28,7 @@ COMMANDS: Final = (
     "treasury",
     "market",
     "token",
+    "index",
     "access",
     "abi",
 )

@@ -1,0 +1,1 @@
+"""The chain in SQL: follows final blocks, and can be killed at any moment."""
