@@ -214,5 +214,5 @@ def test_the_page_is_run_as_written(node: LiveNode, tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran
     home = json.loads((tmp_path / "shown.json").read_text())
-    assert (home["everConsumedWh"], home["everProducedWh"], home["next"]) == ("20", "4", None)
+    assert (home["everConsumedWh"], home["everProducedWh"], home["next"]) == ("3", "1", None)
     assert (tmp_path / "label.svg").exists()
