@@ -1,5 +1,6 @@
 """Settlement: every metered Wh has one origin, money is exact, and what is added up in pieces is the same."""
 
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ from ctt_state.units import Address, Ms, Wei, Wh
 from tests.world import address
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "SETTLEMENT.md"
+BILL: Final = Path(__file__).parents[2] / "shared" / "data" / "bill-golden.json"
 METER, OTHER_METER = address("meter"), address("other meter")
 CENT: Final = 10**13  # wei per Wh: a cent per kWh
 TEN: Final = 10 * 3_600_000  # ten o'clock, in ms
@@ -129,6 +131,20 @@ def test_the_example_is_settled_as_the_page_says() -> None:
     money = {"paid": [each.paid_wei for each in settled], "received": [each.received_wei for each in settled]}
     for name, in_wei in money.items():
         assert f"| {name} | {' | '.join(f'{Decimal(wei) / 10**18:.3f}' for wei in in_wei)} |" in page
+
+
+@pytest.mark.skipif(not BILL.exists(), reason="the deck's bill is not here")
+def test_the_decks_bill_is_settled() -> None:
+    bill = json.loads(BILL.read_text())
+    price = Wei(int(Decimal(bill["tariff"]["energy_per_kwh"]) * 10**15))
+    consumed, covered = bill["consumption_wh"], bill["covered_by_ctt_wh"]
+
+    (settled,), _ = settle(
+        [Tariff(price), reading(TEN, 0, 0, consumed, covered)], Position(Stock(own_wh=covered))
+    )
+
+    assert settled.billed_wh == bill["expected"]["residual_wh"]
+    assert Decimal(settled.billed_wei) / 10**18 == Decimal(bill["expected"]["grid_energy"])
 
 
 # --- boundaries ---

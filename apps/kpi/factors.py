@@ -1,0 +1,54 @@
+"""What a kWh of each source emits: a table in a file, so that each place and year can have its own."""
+
+import csv
+from collections.abc import Mapping
+from fractions import Fraction
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+# A certified meter's source by its number; what it does not say, or nobody certified, counts as the grid's.
+SOURCES: Final = ("none", "solar", "wind", "hydro", "biomass", "other")
+GRID: Final = "grid"
+FACTOR_MAX: Final = 10_000  # g/kWh; the worst power stations emit a tenth
+
+
+class InvalidFactors(ValueError):
+    """The file is no table of factors."""
+
+
+class Factors:
+    """CO2 in mg/Wh, which are g/kWh: whole numbers, so that sums are exact."""
+
+    def __init__(self, by_name: Mapping[str, int]) -> None:
+        self.grid = by_name[GRID]
+        self._by_source = tuple(by_name.get(name, self.grid) for name in SOURCES)
+
+    def of(self, source: int) -> int:
+        return self._by_source[source]
+
+    def mix(self, stored_wh: Mapping[int, int]) -> Fraction:
+        """Of energy that was stored, by source; the grid's where none was."""
+        total = sum(stored_wh.values())
+        if not total:
+            return Fraction(self.grid)
+        return Fraction(sum(self.of(source) * energy for source, energy in stored_wh.items()), total)
+
+
+def read_factors(path: Path | None = None) -> Factors:
+    """Those of the file, else the project's own: CSV with the columns `source`, `g_per_kwh` and more; `grid` must be
+    among the sources. Raises: InvalidFactors, OSError."""
+    text = (path or files("apps.kpi").joinpath("factors.csv")).read_text(encoding="utf-8")
+    by_name: dict[str, int] = {}
+    for number, row in enumerate(csv.DictReader(text.splitlines()), 2):
+        name, factor = row.get("source") or "", row.get("g_per_kwh") or ""
+        if name not in (GRID, *SOURCES) or name in by_name:
+            raise InvalidFactors(f"line {number}: {name[:40]!r} is no source, or is there twice")
+        if not (factor.isascii() and factor.isdigit() and len(factor) <= 5 and int(factor) <= FACTOR_MAX):
+            raise InvalidFactors(
+                f"line {number}: {factor[:40]!r} is not a whole number of g/kWh, 0 to {FACTOR_MAX}"
+            )
+        by_name[name] = int(factor)
+    if GRID not in by_name:
+        raise InvalidFactors(f"no factor for {GRID!r}")
+    return Factors(by_name)
