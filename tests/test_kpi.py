@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from apps.kpi.factors import Factors, InvalidFactors, read_factors
 from apps.kpi.indicators import (
+    NOTHING,
     Home,
     Indicators,
     Span,
@@ -20,7 +21,6 @@ from apps.kpi.indicators import (
     Terms,
     indicators,
     ratio,
-    shared_energy_wh,
 )
 from ctt_state.settlement import Tariff
 from ctt_state.units import MS_PER_HOUR, Wei
@@ -31,7 +31,6 @@ CENT: Final = 10**13  # wei per Wh
 FACTORS: Final = Factors({"grid": 400, "solar": 40, "wind": 10})
 TARIFFS: Final = Tariffs([(0, Tariff(Wei(30 * CENT), Wei(8 * CENT)))])
 TERMS: Final = Terms(TARIFFS, FACTORS)
-NOTHING: Final = Sums(0, 0, 0, 0, 0)
 WHOLE: Final = Span(0, 24 * MS_PER_HOUR)
 SOLAR, WIND = 1, 2
 
@@ -115,9 +114,10 @@ def test_the_community_uses_what_its_homes_sell_each_other() -> None:
 
 
 def test_shared_energy_is_of_the_same_hour() -> None:
-    apart = [hour(1, produced_wh=500), hour(2, consumed_wh=500)]
-    assert shared_energy_wh(apart) == 0
-    assert shared_energy_wh([*apart, hour(1, consumed_wh=200), hour(2, produced_wh=900)]) == 700
+    ada = home(ADA, hour(1, produced_wh=500), hour(2, consumed_wh=500))
+    assert [figures(ada)[who].shared_wh for who in (ADA, None)] == [0, 0]
+    bea = home(BEA, hour(1, consumed_wh=200), hour(2, produced_wh=900))
+    assert [figures(ada, bea)[who].shared_wh for who in (ADA, BEA, None)] == [0, 0, 700]
 
 
 def test_energy_from_before_the_time_asked_for_keeps_its_origin() -> None:
@@ -171,7 +171,7 @@ def test_the_tariff_is_that_at_the_hours_end() -> None:
 def test_spans_have_a_row_for_each_home_that_did_something() -> None:
     rows = indicators(STREET, TERMS, by_hour)
     assert [(row.span.start_ms // MS_PER_HOUR, row.home) for row in rows] == [
-        (number, who) for number in (12, 13, 20) for who in (*sorted((ADA, BEA)), None)
+        (number, who) for number in (12, 13, 20) for who in (ADA, BEA, None)
     ]
     for name in ("consumed_wh", "own_used_wh", "shared_wh", "cost_wei", "co2_mg"):
         of_hours = sum(getattr(row, name) for row in rows if row.home is None)

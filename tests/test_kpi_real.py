@@ -14,10 +14,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from apps.kpi.factors import read_factors
-from apps.kpi.indicators import Home, Indicators, Span, Sums, Tariffs, Terms, indicators
+from apps.kpi.indicators import NOTHING, Home, Indicators, Span, Sums, Tariffs, Terms, indicators
 from ctt_state.settlement import Tariff
 from ctt_state.units import MS_PER_HOUR, Wei
-from tests.test_kpi import CENT, NOTHING
+from tests.test_kpi import CENT
 from tests.world import ALICE, BOB
 
 DATA: Final = Path(__file__).parents[2] / "shared" / "data"

@@ -5,7 +5,7 @@ Pure. Energy in Wh, money in wei, CO2 in mg, all whole; ratios are decimals from
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil
@@ -53,6 +53,9 @@ class Sums(NamedTuple):
     token_paid_wei: int = 0
     token_received_wei: int = 0
     grid_fee_wei: int = 0
+
+
+NOTHING: Final = Sums(0, 0, 0, 0, 0)
 
 
 class Home(NamedTuple):
@@ -121,39 +124,47 @@ class Terms(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A home's hours of one span, and all of them settled."""
+    """A home's hours of one span, added up."""
 
-    home: Home
-    hours: list[Sums]
+    home: bytes
+    source: int
     settled: Settlement
+    shared_wh: int
+    without_market_wei: int
 
 
 def indicators(homes: Iterable[Home], terms: Terms, span_of: Callable[[int], Span]) -> list[Indicators]:
-    """By span, the homes that did something in it, in the order of their addresses, and then all of them together.
+    """By span, the homes that did something in it, in their order, and then all of them together.
 
-    `span_of` gives the span that an hour lies in, by the hour's start.
+    `span_of` gives the span that an hour lies in, by the hour's start. The homes' hours are not kept.
     """
     parts: dict[Span, list[_Part]] = defaultdict(list)
     stored_wh: dict[int, int] = defaultdict(int)
-    for home in sorted(homes, key=lambda home: home.address):
-        stored_wh[home.source] += sum(sums.stored_wh for sums in (*home.before, *home.hours))
-        spans: dict[Span, list[tuple[Sums, Settlement]]] = defaultdict(list)
-        for hour, settled in zip(home.hours, settle_hours(home, terms.tariffs), strict=True):
-            spans[span_of(hour.start_ms)].append((hour, settled))
-        for span, pairs in spans.items():
-            parts[span].append(_Part(home, [hour for hour, _ in pairs], _total(each for _, each in pairs)))
+    together: dict[int, Sums] = {}
+    for home in homes:
+        for span, part in _parts(home, terms.tariffs, span_of):
+            parts[span].append(part)
+        for sums in (*home.before, *home.hours):
+            stored_wh[home.source] += sums.stored_wh
+        for hour in home.hours:
+            known = together.get(hour.start_ms, NOTHING)
+            together[hour.start_ms] = NOTHING._replace(
+                start_ms=hour.start_ms,
+                produced_wh=known.produced_wh + hour.produced_wh,
+                consumed_wh=known.consumed_wh + hour.consumed_wh,
+            )
+    shared: dict[Span, int] = defaultdict(int)
+    for hour in together.values():
+        shared[span_of(hour.start_ms)] += shared_energy_wh(hour)
     mix = terms.factors.mix(stored_wh)
-    return [row for span in sorted(parts) for row in _of_span(span, parts[span], mix, terms)]
+    return [
+        row for span in sorted(parts) for row in _of_span(span, parts[span], shared[span], mix, terms.factors)
+    ]
 
 
-def shared_energy_wh(hours: Iterable[Sums]) -> int:
-    """Hour by hour the smaller of what all of them fed in and what all of them drew, added up."""
-    injected: dict[int, int] = defaultdict(int)
-    withdrawn: dict[int, int] = defaultdict(int)
-    for hour in hours:
-        injected[hour.start_ms] += hour.produced_wh
-        withdrawn[hour.start_ms] += hour.consumed_wh
-    return sum(min(energy, withdrawn[start_ms]) for start_ms, energy in injected.items())
+def shared_energy_wh(hour: Sums) -> int:
+    """The smaller of what was fed in and what was drawn."""
+    return min(hour.produced_wh, hour.consumed_wh)
 
 
 def ratio(part: int, whole: int) -> Decimal | None:
@@ -174,35 +185,47 @@ def settle_hours(home: Home, tariffs: Tariffs) -> list[Settlement]:
     return found
 
 
-def _of_span(span: Span, parts: Sequence[_Part], mix: Fraction, terms: Terms) -> list[Indicators]:
+def _parts(home: Home, tariffs: Tariffs, span_of: Callable[[int], Span]) -> Iterator[tuple[Span, _Part]]:
+    spans: dict[Span, list[tuple[Sums, Settlement]]] = defaultdict(list)
+    for hour, settled in zip(home.hours, settle_hours(home, tariffs), strict=True):
+        spans[span_of(hour.start_ms)].append((hour, settled))
+    for span, pairs in spans.items():
+        shared_wh = sum(shared_energy_wh(hour) for hour, _ in pairs)
+        without_wei = sum(_without_market_wei(hour, tariffs) for hour, _ in pairs)
+        yield (
+            span,
+            _Part(home.address, home.source, _total(each for _, each in pairs), shared_wh, without_wei),
+        )
+
+
+def _of_span(
+    span: Span, parts: Sequence[_Part], shared_wh: int, mix: Fraction, factors: Factors
+) -> list[Indicators]:
     """Its homes, and all of them together: what came out of tokens was then produced among themselves."""
-    rows: list[Indicators] = []
-    for home, hours, settled in parts:
-        co2_mg = _co2_mg(home, settled, mix, terms.factors)
-        rows.append(_indicators(span, home.address, hours, settled, settled.own_used_wh, co2_mg, terms))
-    all_hours = [hour for part in parts for hour in part.hours]
-    together = _total(part.settled for part in parts)
-    covered_wh, co2_mg = together.consumed_wh - together.billed_wh, sum(row.co2_mg for row in rows)
-    return [*rows, _indicators(span, None, all_hours, together, covered_wh, co2_mg, terms)]
+    rows = [
+        _indicators(span, part.home, part, part.settled.own_used_wh, _co2_mg(part, mix, factors), factors)
+        for part in parts
+    ]
+    without_wei = sum(part.without_market_wei for part in parts)
+    all_homes = _Part(b"", 0, _total(part.settled for part in parts), shared_wh, without_wei)
+    covered_wh = all_homes.settled.consumed_wh - all_homes.settled.billed_wh
+    co2_mg = sum(row.co2_mg for row in rows)
+    return [*rows, _indicators(span, None, all_homes, covered_wh, co2_mg, factors)]
 
 
-def _co2_mg(home: Home, settled: Settlement, mix: Fraction, factors: Factors) -> int:
+def _co2_mg(part: _Part, mix: Fraction, factors: Factors) -> int:
     """Own production by its source, what came from others by the mix of all that was ever stored, rounded up, the rest
     by the grid."""
+    settled = part.settled
     from_others_wh = settled.partner_used_wh + settled.auction_used_wh
-    known_mg = settled.own_used_wh * factors.of(home.source) + settled.billed_wh * factors.grid
+    known_mg = settled.own_used_wh * factors.of(part.source) + settled.billed_wh * factors.grid
     return known_mg + ceil(from_others_wh * mix)
 
 
 def _indicators(
-    span: Span,
-    home: bytes | None,
-    hours: Sequence[Sums],
-    settled: Settlement,
-    self_used_wh: int,
-    co2_mg: int,
-    terms: Terms,
+    span: Span, home: bytes | None, part: _Part, self_used_wh: int, co2_mg: int, factors: Factors
 ) -> Indicators:
+    settled = part.settled
     return Indicators(
         span,
         home,
@@ -216,13 +239,13 @@ def _indicators(
         billed_wh=settled.billed_wh,
         bought_wh=settled.bought_wh,
         sold_wh=settled.sold_wh,
-        shared_wh=shared_energy_wh(hours),
+        shared_wh=part.shared_wh,
         self_consumption=ratio(min(self_used_wh, settled.produced_wh), settled.produced_wh),
         self_sufficiency=ratio(self_used_wh, settled.consumed_wh),
         cost_wei=settled.paid_wei - settled.received_wei,
-        cost_without_market_wei=sum(_without_market_wei(hour, terms.tariffs) for hour in hours),
+        cost_without_market_wei=part.without_market_wei,
         co2_mg=co2_mg,
-        co2_avoided_mg=settled.consumed_wh * terms.factors.grid - co2_mg,
+        co2_avoided_mg=settled.consumed_wh * factors.grid - co2_mg,
     )
 
 

@@ -29,6 +29,8 @@ COMMANDS: Final = (
     "market",
     "token",
     "index",
+    "settlement",
+    "kpi",
     "access",
     "abi",
 )
