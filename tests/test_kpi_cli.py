@@ -90,14 +90,14 @@ def ctt(capsys: pytest.CaptureFixture[str]) -> Ctt:
     return Ctt(capsys, one_line=True)
 
 
-@pytest.fixture
-def example(tmp_path: Path) -> str:
-    return write(f"sqlite:///{tmp_path}/example.db", example_rows())
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write(f"sqlite:///{tmp_path_factory.mktemp('example')}/index.db", example_rows())
 
 
-@pytest.fixture
-def street(tmp_path: Path) -> str:
-    return write(f"sqlite:///{tmp_path}/street.db", street_rows())
+@pytest.fixture(scope="module")
+def street(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write(f"sqlite:///{tmp_path_factory.mktemp('street')}/index.db", street_rows())
 
 
 def done(result: Result) -> str:
@@ -314,14 +314,15 @@ def test_wrong_arguments_are_named(
 
 
 @pytest.mark.parametrize("command", [("kpi",), ("settlement", hex_of(ALICE))])
-def test_what_is_no_history_is_named(ctt: Ctt, street: str, tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_what_is_no_history_is_named(ctt: Ctt, tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "empty.db").touch()
-    with connect(street).begin() as connection:
+    other = write(f"sqlite:///{tmp_path}/other.db", {})
+    with connect(other).begin() as connection:
         connection.execute(CHAIN.update().values(version=VERSION + 1))
     for url, text in (
         (f"sqlite:///{tmp_path}/none.db", f"there is no file {tmp_path}/none.db"),
         (f"sqlite:///{tmp_path}/empty.db", "no such table: chain"),
-        (street, f"its tables are of schema {VERSION + 1}, this program's of {VERSION}"),
+        (other, f"its tables are of schema {VERSION + 1}, this program's of {VERSION}"),
         ("mysql://here/there", "mysql: a database is sqlite:///FILE or postgresql://"),
         ("postgresql://localhost:1/none", "connection"),
     ):
