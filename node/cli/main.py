@@ -26,6 +26,7 @@ COMMANDS: Final = (
     "prosumer",
     "meter",
     "treasury",
+    "bill",
     "market",
     "token",
     "index",

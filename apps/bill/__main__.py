@@ -1,0 +1,38 @@
+"""`python -m apps.bill FILE --genesis genesis.json`: checks a bill's proof offline, on a machine without a node."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from apps.bill.check import Unproven, check_proof, show_proven
+from apps.bill.tariff import InvalidTariff, load_tariff
+from ctt_state.errors import InvalidGenesis
+from ctt_state.genesis import load_genesis
+
+
+def main() -> int:
+    """0 when every line is proven, 65 when one is not, 78 for a genesis or tariff document that is none."""
+    parser = argparse.ArgumentParser(prog="python -m apps.bill", description=__doc__)
+    parser.add_argument("file", type=Path, metavar="FILE", help="what ctt bill --proof wrote")
+    parser.add_argument(
+        "--genesis", type=Path, required=True, metavar="FILE", help="the chain's genesis document"
+    )
+    parser.add_argument(
+        "--tariff", type=Path, metavar="FILE", help="the tariff agreed on: the bill must be by it"
+    )
+    options = parser.parse_args()
+    try:
+        genesis = load_genesis(options.genesis.read_bytes())
+        tariff = None if options.tariff is None else load_tariff(options.tariff.read_bytes())
+        print(show_proven(check_proof(options.file.read_bytes(), genesis, tariff)))
+    except Unproven as fault:
+        print(f"{options.file}: not proven: {fault}", file=sys.stderr)
+        return 65
+    except (InvalidGenesis, InvalidTariff, OSError) as fault:
+        print(fault, file=sys.stderr)
+        return 78
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

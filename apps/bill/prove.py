@@ -1,0 +1,138 @@
+"""Gathers what proves a bill: a prosumer's totals at two blocks, and between them every transaction that counted.
+
+`check.py` is the other side; docs/BILL.md says what is proven and what is not.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from apps.bill.check import MARK_FORMAT, PROOF_FORMAT
+from apps.bill.collect import BATCH, Found, HistoryMissing, Span, UnknownProsumer, check_history, in_batches
+from apps.bill.period import Period
+from apps.client import Client, RpcError
+from ctt_state.light import decode_header
+from ctt_state.modules.ctt.energy import CLOCK_AHEAD_MAX_MS
+from ctt_state.records import Prosumer, Reading
+from ctt_state.units import Address, hex_of
+from ctt_state.validators import boundary_of, epoch_of
+
+Json = dict[str, Any]
+
+
+class Mark(NamedTuple):
+    """A prosumer's totals after a block, with their proof."""
+
+    height: int
+    time_ms: int
+    document: Json
+
+
+async def take_mark(client: Client, prosumer: Address) -> Mark:
+    """Of the newest block with a certificate. Raises: UnknownProsumer."""
+    known = await client.call("ctt_prosumer", hex_of(prosumer))
+    if known is None:
+        raise UnknownProsumer(f"the chain has no prosumer {hex_of(prosumer)}")
+    keys = [hex_of(Prosumer.key(prosumer))]
+    if known["meter"] is not None:
+        keys.append(hex_of(Reading.key(Address(bytes.fromhex(known["meter"][2:])), prosumer)))
+    return _mark(await client.call("ctt_getProof", keys, "latest"))
+
+
+def _mark(proof: Json) -> Mark:
+    finality = _finality(proof["finality"])
+    return read_mark({"format": MARK_FORMAT, "finality": finality, "records": proof["records"]})
+
+
+def read_mark(document: Json) -> Mark:
+    """A mark that was written before; whether it holds is for `check.py`. Raises: ValueError, KeyError, TypeError."""
+    if document["format"] != MARK_FORMAT:
+        raise ValueError(f"not of the format {MARK_FORMAT}")
+    header = decode_header(bytes.fromhex(document["finality"]["header"][2:]))
+    return Mark(header.height, header.timestamp_ms, document)
+
+
+def choose_opening(marks: Sequence[Mark], period: Period) -> Mark | None:
+    """The last mark that was taken before any reading of the period could come; None stands for genesis."""
+    latest_ms = period.start_ms - CLOCK_AHEAD_MAX_MS
+    return max(
+        (mark for mark in marks if mark.time_ms <= latest_ms), default=None, key=lambda mark: mark.height
+    )
+
+
+def choose_closing(marks: Sequence[Mark], period: Period) -> Mark | None:
+    """The first mark that was taken after the period, if any."""
+    return min(
+        (mark for mark in marks if mark.time_ms >= period.end_ms), default=None, key=lambda mark: mark.height
+    )
+
+
+async def check_whole(client: Client, span: Span, period: Period) -> None:
+    """Whether the node has all that a proof needs. Raises: HistoryMissing."""
+    try:
+        await check_history(client, span.opening + 1, period)
+    except HistoryMissing as fault:
+        raise HistoryMissing(
+            f"{fault}; or a proof may begin at a mark from before the period (--mark)"
+        ) from None
+
+
+async def prove_transactions(client: Client, found: Sequence[Found]) -> list[Json]:
+    """Each transaction and its receipt, with their branches and what makes their block final."""
+    proven: list[Json] = []
+    async for _, answers in in_batches(client, found, ("ctt_getReceiptProof",)):
+        for (answer,) in answers:
+            proven.append(answer | {"finality": _finality(answer["finality"])})
+    return proven
+
+
+async def prove_epochs(client: Client, closing: int) -> list[Json]:
+    """The last block of each epoch before that of the closing block, and the set that it names where it changes."""
+    epoch = await client.call("ctt_validators", hex(closing))
+    epoch_blocks = epoch["lastHeight"] - epoch["firstHeight"] + 1
+    last = [boundary_of(epoch, epoch_blocks) for epoch in range(epoch_of(closing, epoch_blocks))]
+    epochs: list[Json] = []
+    for start in range(0, len(last), BATCH):
+        heights = last[start : start + BATCH]
+        for height, finality in zip(
+            heights,
+            await client.batch([("ctt_finalityCertificate", [hex(height)]) for height in heights]),
+            strict=True,
+        ):
+            if isinstance(finality, RpcError):
+                raise finality
+            header = decode_header(bytes.fromhex(finality["header"][2:]))
+            members = None
+            if header.next_validators_hash != header.validators_hash:
+                following = (await client.call("ctt_validators", hex(height)))["next"]
+                members = [[each["address"], each["consensusKey"]] for each in following["validators"]]
+            epochs.append(_certified(finality) | {"members": members})
+    return epochs
+
+
+def proof_document(
+    bill: Json,
+    tariff: Json,
+    opening: Mark | None,
+    closing: Mark,
+    epochs: list[Json],
+    transactions: list[Json],
+) -> Json:
+    """The proof file: the bill in it is made of the proven readings alone, without purchases."""
+    return {
+        "format": PROOF_FORMAT,
+        "bill": bill,
+        "tariff": tariff,
+        "opening": None if opening is None else opening.document,
+        "closing": closing.document,
+        "epochs": epochs,
+        "transactions": transactions,
+    }
+
+
+def _certified(finality: Json) -> Json:
+    return {"header": finality["header"], "certificate": finality["certificate"]}
+
+
+def _finality(finality: Json) -> Json:
+    """What a node says of a block's finality, without what can be worked out from it."""
+    return _certified(finality) | {"descendants": finality["descendants"]}

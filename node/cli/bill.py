@@ -1,0 +1,287 @@
+"""`ctt bill`: a prosumer's electricity bill, from what the chain has counted, and its proof.
+
+A client of any node's JSON-RPC (docs/BILL.md). `ctt bill verify` needs no node at all.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from apps.bill import collect, prove
+from apps.bill.bill import Account, Bill, document_of, make_bill
+from apps.bill.check import Unproven, check_proof, show_proven
+from apps.bill.page import show_page
+from apps.bill.period import InvalidPeriod, Period, month
+from apps.bill.present import Page, page_of
+from apps.bill.readings import Reading, Unexplained
+from apps.bill.tariff import InvalidTariff, Tariff, load_tariff
+from apps.bill.text import show_text
+from apps.client import Client
+from ctt_state.genesis import load_genesis
+from node.cli.init import read_genesis
+from node.cli.options import address, day
+from node.cli.transact import Refusals, add_command
+from node.exits import Exit, Failure
+
+EPILOG: Final = """\
+examples:
+  ctt bill --prosumer 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --month 2026-10 --tariff tariff.json
+  ctt bill --prosumer 0x… --month 2026-10 --tariff tariff.json --pdf bill.pdf --html bill.html --proof bill.proof
+  ctt bill mark --prosumer 0x… --out marks/2026-10-31.json
+  ctt bill verify bill.proof --genesis genesis.json --tariff tariff.json
+"""
+FILE_BYTES_MAX: Final = 1 << 20  # of a tariff or a mark
+PROOF_BYTES_MAX: Final = 1 << 31
+_MONTH: Final = re.compile(r"(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])")
+
+NO_REFUSALS: Final = Refusals({})
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = add_command(
+        subparsers, "bill", run_bill, "make a prosumer's electricity bill, and prove or check it", NO_REFUSALS
+    )
+    parser.description, parser.epilog = __doc__, EPILOG
+    parser.add_argument("--prosumer", type=address, metavar="ADDRESS")
+    parser.add_argument("--month", type=_month, metavar="YYYY-MM", help="of the calendar")
+    parser.add_argument(
+        "--from", dest="first", type=day, metavar="DATE", help="the first day, instead of a month"
+    )
+    parser.add_argument("--to", dest="end", type=day, metavar="DATE", help="the day after the last")
+    parser.add_argument("--tariff", type=Path, metavar="FILE", help="what the operator asks (docs/BILL.md)")
+    parser.add_argument("--name", default="", metavar="TEXT", help="the account's name")
+    parser.add_argument("--number", default="", metavar="TEXT", help="the account's number")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as a page")
+    parser.add_argument("--pdf", type=Path, metavar="FILE", help="write it as a PDF (needs fpdf2)")
+    parser.add_argument("--font", type=Path, metavar="FILE", help="a TrueType font for the PDF")
+    parser.add_argument("--proof", type=Path, metavar="FILE", help="write it with its proof")
+    parser.add_argument(
+        "--mark",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of ctt bill mark, for the proof",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    mark = add_command(
+        commands, "mark", run_mark, "keep a prosumer's totals, proven, for later proofs", NO_REFUSALS
+    )
+    mark.add_argument("--prosumer", type=address, required=True, metavar="ADDRESS")
+    mark.add_argument("--out", type=Path, required=True, metavar="FILE")
+    verify = commands.add_parser("verify", help="check a proof, offline", description=run_verify.__doc__)
+    verify.add_argument("file", type=Path, metavar="FILE", help="what --proof wrote")
+    verify.add_argument("--genesis", type=Path, required=True, metavar="FILE", help="of the chain")
+    verify.add_argument(
+        "--tariff", type=Path, metavar="FILE", help="the one agreed on: the bill must be by it"
+    )
+    verify.add_argument("--json", action="store_true", help="for programs")
+    verify.set_defaults(run=run_verify)
+
+
+async def run_bill(client: Client, options: argparse.Namespace) -> None:
+    """Raises: Failure: 64 a period that is none or is not over, 66 an unknown prosumer, 69 missing history, 78 a
+    tariff that is none."""
+    for name in ("prosumer", "tariff"):
+        if getattr(options, name) is None:
+            raise Failure(Exit.USAGE, f"--{name} is missing; see ctt bill --help")
+    tariff = _read_tariff(options.tariff)
+    period = _period(options, tariff)
+    with _explained(client):
+        bill = await (_prove if options.proof else _collect)(client, options, tariff, period)
+    page = page_of(bill)
+    if options.html is not None:
+        _write(options.html, show_page(page).encode())
+    if options.pdf is not None:
+        _write(options.pdf, _paper(page, options.font))
+    print(json.dumps(document_of(bill), indent=2) if options.json else show_text(page))
+
+
+async def run_mark(client: Client, options: argparse.Namespace) -> None:
+    with _explained(client):
+        mark = await prove.take_mark(client, options.prosumer)
+    _write(options.out, _json(mark.document))
+    print(f"{options.out}: the totals after block {mark.height}")
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Checks a bill's proof against the chain's genesis document, without a node: every block, record and receipt in
+    it, that no reading is missing, and each line. Raises: Failure: 65 with the first thing that is not proven."""
+    genesis = load_genesis(read_genesis(options.genesis))
+    tariff = None if options.tariff is None else _read_tariff(options.tariff)
+    try:
+        proven = check_proof(_read(options.file, PROOF_BYTES_MAX), genesis, tariff)
+    except Unproven as fault:
+        if options.json:
+            print(json.dumps({"proven": False, "fault": str(fault)}))
+        raise Failure(Exit.DAMAGED, f"{options.file}: not proven: {fault}") from None
+    if options.json:
+        told = {
+            "proven": True,
+            "bill": document_of(proven.bill),
+            "openingBlock": proven.opening,
+            "closingBlock": proven.closing,
+            "readings": proven.counted,
+            "settled": proven.is_settled,
+        }
+        print(json.dumps(told, indent=2))
+    else:
+        print(show_proven(proven))
+    return 0
+
+
+# --- where a bill comes from -----------------------------------------------------------------------------------------
+
+
+async def _collect(client: Client, options: argparse.Namespace, tariff: Tariff, period: Period) -> Bill:
+    """As the node tells it."""
+    prosumer = options.prosumer
+    span = await collect.span_of(client, prosumer, period)
+    found = await collect.find_transactions(client, prosumer, span)
+    readings = await collect.read_transactions(client, prosumer, found)
+    return await _bill(client, options, tariff, period, span, readings)
+
+
+async def _prove(client: Client, options: argparse.Namespace, tariff: Tariff, period: Period) -> Bill:
+    """Writes the proof, too."""
+    prosumer, marks = options.prosumer, list(map(_read_mark, options.mark))
+    opening = prove.choose_opening(marks, period)
+    closing = prove.choose_closing(marks, period) or await prove.take_mark(client, prosumer)
+    collect.check_over(closing.time_ms, period)
+    span = collect.Span(opening.height if opening else 0, closing.height)
+    await prove.check_whole(client, span, period)
+    found = await collect.find_transactions(client, prosumer, span)
+    readings = await collect.read_transactions(client, prosumer, found)
+    bill = await _bill(client, options, tariff, period, span, readings)
+    proof = prove.proof_document(
+        document_of(bill._replace(purchases=None)),
+        tariff.document,
+        opening,
+        closing,
+        await prove.prove_epochs(client, closing.height),
+        await prove.prove_transactions(client, found),
+    )
+    _write(options.proof, _json(proof))
+    return bill
+
+
+async def _bill(
+    client: Client,
+    options: argparse.Namespace,
+    tariff: Tariff,
+    period: Period,
+    span: collect.Span,
+    readings: list[Reading],
+) -> Bill:
+    return make_bill(
+        tariff,
+        period,
+        options.prosumer,
+        readings,
+        as_of_block=span.closing,
+        account=Account(options.name, options.number),
+        purchases=await collect.find_purchases(client, options.prosumer, span),
+    )
+
+
+@contextmanager
+def _explained(client: Client) -> Iterator[None]:
+    """Raises: Failure for what keeps a bill from being made."""
+    try:
+        yield
+    except collect.PeriodNotOver as fault:
+        raise Failure(Exit.USAGE, str(fault)) from None
+    except collect.UnknownProsumer as fault:
+        raise Failure(Exit.MISSING, str(fault)) from None
+    except collect.HistoryMissing as fault:
+        raise Failure(Exit.UNAVAILABLE, str(fault)) from None
+    except Unexplained as fault:
+        raise Failure(Exit.UNAVAILABLE, f"{client.url} does not answer as a node: {fault}") from None
+    except TimeoutError:
+        raise Failure(Exit.UNAVAILABLE, f"{client.url} does not answer") from None
+
+
+def _month(text: str) -> tuple[int, int]:
+    match = _MONTH.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text[:40]!a} is no month such as 2026-10")
+    return int(match["year"]), int(match["month"])
+
+
+def _period(options: argparse.Namespace, tariff: Tariff) -> Period:
+    """Raises: Failure (64)."""
+    ends: tuple[date | None, date | None] = options.first, options.end
+    if (options.month is None) == (ends == (None, None)) or (ends[0] is None) != (ends[1] is None):
+        raise Failure(Exit.USAGE, "the period is --month, or --from and --to; see ctt bill --help")
+    try:
+        if options.month is not None:
+            year, number = options.month
+            return month(year, number, tariff.zone)
+        return Period.between(options.first, options.end, tariff.zone)
+    except InvalidPeriod as fault:
+        raise Failure(Exit.USAGE, str(fault)) from None
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _read_tariff(path: Path) -> Tariff:
+    try:
+        return load_tariff(_read(path, FILE_BYTES_MAX))
+    except InvalidTariff as fault:
+        raise Failure(Exit.CONFIGURATION, f"{path}: {fault}") from None
+
+
+def _read_mark(path: Path) -> prove.Mark:
+    try:
+        return prove.read_mark(json.loads(_read(path, FILE_BYTES_MAX)))
+    except (ValueError, KeyError, TypeError) as fault:
+        raise Failure(Exit.DAMAGED, f"{path}: not what ctt bill mark wrote: {fault}") from None
+
+
+def _paper(page: Page, font: Path | None) -> bytes:
+    """Raises: Failure: 69 without the library, 66 for a font that cannot be read, 64 for text that it lacks."""
+    try:
+        from apps.bill.paper import NotInFont, make_paper
+    except ImportError:
+        raise Failure(
+            Exit.UNAVAILABLE,
+            "a PDF needs fpdf2: pip install 'crypto-trading-node[pdf]'; --html needs nothing",
+        ) from None
+    try:
+        return make_paper(page, font)
+    except NotInFont as fault:
+        raise Failure(Exit.USAGE, str(fault)) from None
+    except (OSError, ValueError) as fault:
+        raise Failure(Exit.MISSING, f"{font}: cannot read the font: {fault}") from None
+
+
+def _read(path: Path, bytes_max: int) -> bytes:
+    """Raises: Failure: 66 missing, 77 unreadable, 65 too large."""
+    try:
+        size = path.stat().st_size
+        if size > bytes_max:
+            raise Failure(Exit.DAMAGED, f"{path}: {size:,} bytes; limit {bytes_max:,}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise Failure(Exit.MISSING, f"{path}: no such file") from None
+    except OSError as fault:
+        raise Failure(Exit.PERMISSION, f"{path}: cannot read it: {fault.strerror}") from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Raises: Failure (73)."""
+    try:
+        path.write_bytes(data)
+    except OSError as fault:
+        raise Failure(Exit.CANNOT_CREATE, f"{path}: cannot write it: {fault.strerror}") from None
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, indent=1).encode() + b"\n"
