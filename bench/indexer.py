@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -147,7 +146,11 @@ def measure(options: argparse.Namespace, per_transaction: int) -> dict[str, Any]
     """One thread reads and decodes, the other writes what was decoded before, as in the indexer."""
     genesis = load_genesis(options.genesis.read_bytes())
     street = Street(genesis, options.prosumers, per_transaction)
-    texts = list(takewhile(lambda _: street.events < options.events, street.blocks()))
+    texts: list[str] = []
+    for text in street.blocks():
+        texts.append(text)
+        if street.events >= options.events:
+            break
     store = Store(options.database, genesis, ZoneInfo("UTC"), rebuild=True)
     after, tariff = store.position, store.tariff
     start, cpu_start = time.perf_counter(), time.process_time()

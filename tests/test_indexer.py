@@ -1,6 +1,8 @@
 """The indexer's tables: what the chain says, in both databases the same, however it is cut into batches."""
 
+import json
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, time
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
+import bench.indexer
 from apps.indexer.database import DatabaseAway, Refused, Store, UnknownDatabase, connect
 from apps.indexer.rollup import QUARTER_MS, periods_of, sum_readings, sum_trades
 from apps.indexer.rows import Batch, OtherChain, Position, Row
@@ -392,3 +395,17 @@ def test_the_queries_of_the_page_find_something(database: str, history: History)
         for query in QUERIES:
             named = {name: values[name] for name in re.findall(r":(\w+)", query)}
             assert connection.execute(text(query), named).all(), query
+
+
+def test_the_benchmark_tells_events_a_second(
+    database: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small; its figures here mean nothing. Its blocks are such that all of them are taken."""
+    genesis = str(PAGE.parent.parent / "genesis.json")
+    flags = ["--prosumers", "40", "--events", "100", "--readings", "7,1", "--genesis", genesis]
+    monkeypatch.setattr(sys, "argv", ["indexer", "--database", database, *flags])
+    assert bench.indexer.main() == 0
+    found = json.loads(capsys.readouterr().out)["indexer"]
+    assert [each["events"] >= 100 and each["events_per_s"] > 0 for each in found] == [True, True]
+    tables = read_tables(database)
+    assert len(tables["readings"]) + len(tables["trades"]) + len(tables["auctions"]) == found[1]["events"]

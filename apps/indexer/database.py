@@ -310,7 +310,8 @@ class Store:
             after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
             start, end = (int(each.timestamp()) * MS_PER_SECOND for each in (first, after))
             self._connection.exec_driver_sql(
-                f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {table.name} FOR VALUES FROM ({start}) TO ({end})"
+                f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {table.name} FOR VALUES FROM ({start}) TO ({end}) "
+                f"WITH (fillfactor = {table.info.get('fillfactor', 100)})"
             )
             self._partitions.add(name)
 

@@ -234,9 +234,7 @@ class Batch:
         """`parties`: the buyer, the seller."""
         energy = told.values["energy"]
         key = (self.height, told.place, self.time_ms, told.position, kind, auction, token)
-        self.tables["trades"].append(
-            (*key, *parties, energy, price, energy * price, token_wei, grid_fee_wei)
-        )
+        self.tables["trades"].append((*key, *parties, energy, price, energy * price, token_wei, grid_fee_wei))
 
     def _on_tariff(self, told: Told) -> None:
         values = told.values
