@@ -241,6 +241,12 @@ class Node:
         async with self._proving:
             return await prove_records(self._ledger.store, height, keys, pause)
 
+    def check_room(self, count: int) -> None:
+        """Raises: NotTakenNow, RecoveryBusy: what so many transactions of clients would meet now."""
+        if trouble := self._trouble(of_clients=True):
+            raise trouble
+        self._recovery.check_room(count)
+
     async def submit(self, raw: bytes) -> Hash:
         """Checks the transaction and puts it into the pool. Raises: InvalidTransaction."""
         (outcome,) = await self.submit_many([raw])

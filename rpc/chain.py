@@ -71,6 +71,9 @@ class Chain(Protocol):
         """A proof for each record key, of its record or of its absence, under the state root of block `height`;
         `pause` is awaited between pieces of work. Raises: StatePruned, ProofPruned."""
 
+    def check_room(self, count: int) -> None:
+        """Raises: InvalidTransaction, of which NotTakenNow is one, when so many would be refused whatever they are."""
+
     async def submit(self, raw: bytes) -> Hash:
         """Checks the transaction and puts it into the pool. Raises: InvalidTransaction, of which NotTakenNow is one."""
 

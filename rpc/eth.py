@@ -331,10 +331,15 @@ async def _send_many(caller: Caller, calls: Sequence[Sequence[Any]]) -> list[Raw
     return [answer if isinstance(answer, Exception) else hex_text(answer) for answer in answers]
 
 
+def _check_room(caller: Caller, count: int) -> None:
+    caller.chain.check_room(count)
+
+
 @ETH.method(
     "eth_sendRawTransaction",
     Param("transaction", RAW_TRANSACTION),
     many=_send_many,
+    room=_check_room,
     cost=2,
     result=schemas.HASH,
 )

@@ -42,6 +42,11 @@ BODY_BYTES_PER_UNIT: Final = 16_384  # to read them costs about as much as a che
 _log = logging.getLogger(__name__)
 
 
+# In a batch whose calls have no object among their parameters, each of these is a call's.
+_METHOD_MEMBER: Final = b'"method"'
+_ID_MEMBER: Final = re.compile(rb'"id"\s*:\s*(-?[0-9]{1,20}|"[^"\\\x00-\x1f\x80-\xff]{0,256}"|null)\s*[,}]')
+
+
 class _NoId(Enum):
     NO_ID = "no id"
 
@@ -253,11 +258,18 @@ class Dispatcher:
         self._limits = limits
         self._clock = clock
         self._ordinary_calls = 0
+        self._roomed = [
+            (f'"{method.name}"'.encode(), method.name, method.room)
+            for method in methods.values()
+            if method.room
+        ]
 
     async def answer(self, body: bytes, caller: object, client: Client = LOCAL) -> str | None:
         """The reply's text; None when there is nothing to say. Never raises but for cancellation."""
         try:
             client.charge(len(body) // BODY_BYTES_PER_UNIT)
+            if refusal := self._refuse_unread(body, caller):
+                return refusal
             payload = parse_json(body)
             if not isinstance(payload, list | dict):
                 raise InvalidRequest("expected an object or an array")
@@ -276,6 +288,21 @@ class Dispatcher:
         finally:
             self._ordinary_calls -= len(calls)
             client.calls -= len(calls)
+
+    def _refuse_unread(self, body: bytes, caller: object) -> str | None:
+        """The answer to a batch of nothing but calls that there is no room for: under a flood, to read them would cost
+        more than all that is taken. None for any other request."""
+        if not body.startswith(b"["):
+            return None
+        count = body.count(_METHOD_MEMBER)
+        for member, name, check_room in self._roomed:
+            if 0 < count <= self._limits.batch_items_max and body.count(member) == count:
+                try:
+                    check_room(caller, count)
+                except Exception as fault:  # noqa: BLE001  as for a call that is run
+                    ids = _ID_MEMBER.findall(body)
+                    return _refuse_all(ids, _as_error(fault, name)) if len(ids) == count else None
+        return None
 
     def _find_no_room(self, client: Client, count: int) -> TryLater | None:
         if client.calls + count > self._limits.client_calls_max:
@@ -382,6 +409,13 @@ def _as_error(fault: Exception, method: str) -> RpcError:
 def error_reply(request_id: Id, fault: RpcError) -> str | None:
     """The reply that says this error; None to a notification."""
     return _reply(request_id, fault)
+
+
+def _refuse_all(ids: Sequence[bytes], fault: RpcError) -> str:
+    """The reply to a batch in which every call meets this error; its ids as they came."""
+    error = dumps(fault.to_json())
+    replies = [f'{{"jsonrpc":"2.0","id":{each.decode()},"error":{error}}}' for each in ids]
+    return f"[{','.join(replies)}]"
 
 
 def _reply(request_id: Id, result: Any) -> str | None:

@@ -18,9 +18,10 @@ class Method:
     """One method. `function` takes the caller and the parsed arguments; its docstring is the public description.
 
     `many`, where there is one, takes the argument lists of several calls that stand together in a batch, and gives a
-    result or an exception for each. To clients below `role` there is no such method. `cost` is what a call takes from
-    the client's quota: 1 for what is looked up, about as many as it takes times as long for others. `result` describes
-    what it gives, `errors` how it may refuse besides what any request with parameters may meet.
+    result or an exception for each. `room` raises what so many calls would meet now whatever they carry, so that they
+    need not be read. To clients below `role` there is no such method. `cost` is what a call takes from the client's
+    quota: 1 for what is looked up, about as many as it takes times as long for others. `result` describes what it
+    gives, `errors` how it may refuse besides what any request with parameters may meet.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Method:
     role: Role = Role.PUBLIC
     cost: int = 1
     errors: tuple[type[RpcError], ...] = ()
+    room: Callable[[Any, int], None] | None = None
 
     @property
     def description(self) -> str:
@@ -53,6 +55,7 @@ class Registry:
         role: Role = Role.PUBLIC,
         cost: int = 1,
         errors: tuple[type[RpcError], ...] = (),
+        room: Callable[[Any, int], None] | None = None,
     ) -> Callable[[Handler], Handler]:
         """Registers the decorated function."""
 
@@ -60,7 +63,9 @@ class Registry:
             if name in self.methods:
                 raise ValueError(f"{name} is declared twice")
             is_async = inspect.iscoroutinefunction(function)
-            self.methods[name] = Method(name, params, function, is_async, many, result, role, cost, errors)
+            self.methods[name] = Method(
+                name, params, function, is_async, many, result, role, cost, errors, room
+            )
             return function
 
         return register

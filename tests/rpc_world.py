@@ -36,6 +36,7 @@ from ctt_state.tree import prove, update
 from ctt_state.units import ZERO_HASH, Address, Gas, Hash, Height, Ms, Wei
 from ctt_state.validators import Member, ValidatorSet
 from ctt_state.view import Lookup, Overlay
+from node.mempool import PoolFull
 from node.pulse import Lag
 from rpc.chain import PoolContent, RecordProof
 from rpc.discovery import METHODS
@@ -94,6 +95,7 @@ class RpcWorld:
         self.syncing = False
         self.base = Height(0)  # as if a snapshot of this block had been loaded
         self.hand_overs = 0
+        self.room = 1_000  # for so many transactions at once
         self._records: dict[bytes, Record | None] = {
             Account.key(person): Account(0, WEALTH_WEI) for person in PEOPLE
         }
@@ -160,6 +162,10 @@ class RpcWorld:
     ) -> Sequence[RecordProof]:
         lookup, read = self.state(height), self._nodes[height].get
         return [(_encode(lookup(key)), prove(read, sha256(key))) for key in keys]
+
+    def check_room(self, count: int) -> None:
+        if count > self.room:
+            raise PoolFull
 
     async def submit(self, raw: bytes) -> Hash:
         self.hand_overs += 1

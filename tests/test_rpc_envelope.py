@@ -25,6 +25,7 @@ from tests.rpc_world import RpcWorld, served
 
 TABLE = Registry()
 handed_over: list[int] = []
+PLACES = 2
 
 
 @TABLE.method("echo", Param("value", ANYTHING, None))
@@ -76,8 +77,27 @@ async def add(caller: object, number: int) -> Json:
     return number
 
 
+def check_places(caller: object, count: int) -> None:
+    if count > PLACES:
+        raise TryLater(f"{PLACES} places")
+
+
+async def sit_many(caller: object, calls: Sequence[Sequence[Any]]) -> list[Json]:
+    handed_over.append(len(calls))
+    check_places(caller, len(calls))
+    return [who for (who,) in calls]
+
+
+@TABLE.method("sit", Param("who", QUANTITY), many=sit_many, room=check_places)
+async def sit(caller: object, who: int) -> Json:
+    """Has two places."""
+    return who
+
+
 def answer_text(
-    body: bytes, limits: EnvelopeLimits | None = None, clock: Callable[[], float] = lambda: 0.0
+    body: bytes,
+    limits: EnvelopeLimits | None = None,
+    clock: Callable[[], float] = lambda: 0.0,
 ) -> Any:
     dispatcher = Dispatcher(TABLE.methods, limits or EnvelopeLimits(), clock)
     return asyncio.run(dispatcher.answer(body, None))
@@ -293,6 +313,53 @@ def test_neighbours_of_one_method_are_handed_over_together() -> None:
     assert handed_over == [5, 2]
     assert [r.get("result", r.get("error", {}).get("message")) for r in replies[:5]] == [0, 1, 2, "no 3", 4]
     assert [r["id"] for r in replies] == [0, 1, 2, 3, 4, 9, 8, 0, 1]
+
+
+def sitting(*ids: Json) -> list[dict[str, Json]]:
+    return [request("sit", "0x1", id=identity) for identity in ids]
+
+
+@given(
+    st.lists(
+        st.none() | st.integers(-(2**63), 2**64) | st.text(max_size=20), min_size=PLACES + 1, max_size=9
+    ),
+    st.booleans(),
+)
+def test_a_batch_without_room_gets_one_answer_read_or_not(ids: list[Json], is_ascii: bool) -> None:
+    refusal = TryLater(f"{PLACES} places").to_json()
+    assert answer(json.dumps(sitting(*ids), ensure_ascii=is_ascii).encode()) == [
+        {"jsonrpc": "2.0", "id": each, "error": refusal} for each in ids
+    ]
+
+
+def test_a_batch_without_room_is_not_read() -> None:
+    handed_over.clear()
+    calls = [request("sit", "no quantity", id=number) for number in (1, 2, 3)]
+    assert [each["error"]["message"] for each in answer(calls)] == [f"{PLACES} places"] * 3
+    assert [each["error"]["code"] for each in answer(calls[:2])] == [-32602] * 2
+    assert handed_over == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        request("echo", 7, id=4),
+        {"jsonrpc": "2.0", "method": "sit", "params": ["0x1"]},
+        request("sit", "0x1", id=1.5),
+        request("sit", {"id": 4}, id=5),
+        request("sit", "0x1", id="\\"),
+        request("sit", "0x1", id="é"),
+    ],
+)
+def test_a_batch_with_anything_else_in_it_is_read(more: dict[str, Json]) -> None:
+    handed_over.clear()
+    replies = answer([*sitting(1, 2, 3), more])
+    assert [(each["id"], each["error"]["code"]) for each in replies[:3]] == [
+        (each, -32005) for each in (1, 2, 3)
+    ]
+    assert handed_over
+    if more["method"] == "echo":
+        assert replies[3]["result"] == 7
 
 
 def test_a_batch_stops_at_the_reply_limit() -> None:
