@@ -12,9 +12,11 @@ import asyncio
 import json
 import os
 import random
+import re
 import statistics
 import sys
 import time
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +32,10 @@ from ctt_state.transaction import sign_transaction
 from ctt_state.units import Address, hex_of
 
 TIMES_CAPACITY: Final = 5
+CONNECTIONS: Final = 64  # of the open loop
 HOSTILE: Final = 256
+CONTENT_LENGTH: Final = re.compile(rb"content-length: ([0-9]+)", re.IGNORECASE)
+REFUSAL: Final = re.compile(rb'"message":"([^":]*)')
 READS: Final = {
     "eth_blockNumber": [],
     "eth_getBalance": ["0x" + "11" * 20, "latest"],
@@ -126,42 +131,71 @@ def sign_alone(run_name: str, count: int, chain_id: int) -> list[bytes]:
     ]
 
 
-async def overload(
-    client: Client, session: aiohttp.ClientSession, bodies: list[bytes], per_second: float
-) -> dict[str, Any]:
-    """An open loop of batches: what is included, how soon what is refused is told, and how the blocks come."""
-    blocks, refused_ms, accepted = Blocks(client), list[float](), set[str]()
-    refusals: dict[str, int] = {}
+class Sender(asyncio.Protocol):
+    """One connection that sends a request and gives the answer's body, unread: what the generator costs the node does
+    not have."""
+
+    def __init__(self) -> None:
+        self._answer = bytearray()
+        self._done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+
+    async def post(self, request: bytes) -> bytes:
+        """Raises: ConnectionError when the node closes the connection."""
+        self._done = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return await self._done
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        head, _, body = self._answer.partition(b"\r\n\r\n")
+        length = CONTENT_LENGTH.search(head)
+        if length and len(body) >= int(length[1]):
+            self._answer = bytearray()
+            self._done.set_result(bytes(body))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._done.done():
+            self._done.set_exception(ConnectionError("the node closed a connection"))
+
+
+async def overload(client: Client, port: int, bodies: list[bytes], per_second: float) -> dict[str, Any]:
+    """An open loop of batches: what is included, how soon what is refused is told, and how the blocks come. What finds
+    no free connection waits for one."""
+    loop, blocks, refused_ms = asyncio.get_running_loop(), Blocks(client), list[float]()
+    free: asyncio.Queue[Sender] = asyncio.Queue()
+    refusals: Counter[bytes] = Counter()
+    for _ in range(CONNECTIONS):
+        _, sender = await loop.create_connection(Sender, "127.0.0.1", port)
+        free.put_nowait(sender)
+
+    async def post(sender: Sender, request: bytes) -> None:
+        sent_at = time.monotonic()
+        answer = await sender.post(request)
+        free.put_nowait(sender)
+        if refused := answer.count(b'"error"'):
+            refused_ms.extend([(time.monotonic() - sent_at) * 1_000] * refused)
+            refusals.update(REFUSAL.findall(answer))
+
+    requests = [request_of(body) for body in bodies]
     watching = asyncio.create_task(blocks.watch())
     start = time.monotonic()
-
-    async def post(body: bytes) -> None:
-        sent_at = time.monotonic()
-        async with session.post(
-            client.url, data=body, headers={"Content-Type": "application/json"}
-        ) as response:
-            answers = json.loads(await response.read())
-        took_ms = (time.monotonic() - sent_at) * 1_000
-        for answer in answers if isinstance(answers, list) else [answers]:
-            if "result" in answer:
-                accepted.add(answer["result"])
-            else:
-                refused_ms.append(took_ms)
-                text = answer["error"]["message"].split(":")[0]
-                refusals[text] = refusals.get(text, 0) + 1
-
     async with asyncio.TaskGroup() as tasks:
-        for number, body in enumerate(bodies):
+        for number, request in enumerate(requests):
             await asyncio.sleep(max(0.0, start + number / per_second - time.monotonic()))
-            tasks.create_task(post(body))
+            tasks.create_task(post(await free.get(), request))
     seconds = time.monotonic() - start
     watching.cancel()
+    while not free.empty():
+        free.get_nowait().transport.close()
     intervals = await header_intervals_ms(client, len(blocks.counts))
     return {
         "offered_per_second": round(len(bodies) * BATCH / seconds, 1),
         "included_per_second": round(sum(blocks.counts) / seconds, 1),
         "refused": len(refused_ms),
-        "refusals": refusals,
+        "refusals": {text.decode(): count for text, count in refusals.items()},
         "refusal_ms": _percentiles(refused_ms),
         "block_interval_ms": {"mean": round(statistics.fmean(intervals), 1), **_percentiles(intervals)},
     }
@@ -241,7 +275,7 @@ async def run(options: argparse.Namespace, url: str, pid: int) -> dict[str, Any]
         count = int(TIMES_CAPACITY * peak * options.seconds)
         bodies = bodies_of(sign_alone(run_name + " overload", count, chain_id), BATCH)
         _say("sending")
-        look = await overload(client, session, bodies, TIMES_CAPACITY * peak / BATCH)
+        look = await overload(client, port, bodies, TIMES_CAPACITY * peak / BATCH)
         result["overload"] = {**look, "goodput": round(look["included_per_second"] / peak, 3)}
         result["loop_lag_ms while sending"] = await _lag(client)
         _say("hostile connections")
