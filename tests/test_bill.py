@@ -15,7 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.bill.bill import Account, Bill, Purchase, days_of, document_of, make_bill
+from apps.bill.bill import (
+    Account,
+    Background,
+    Bill,
+    KeyFigures,
+    Origin,
+    Purchase,
+    days_of,
+    document_of,
+    make_bill,
+)
 from apps.bill.exact import EXACT, kwh, rounded, text_of, times, total
 from apps.bill.period import InvalidPeriod, Period, local_before, midnight_ms, month
 from apps.bill.readings import Place, Reading, Unexplained, readings_of
@@ -490,9 +500,9 @@ def example() -> Bill:
         reading(start + n * 3_600_000, 400 + n % 300, 250, produced_wh=500, stored_wh=300)
         for n in range(1, 745)
     ]
-    purchases = [
-        Purchase(midnight_ms(day, BERLIN) + 1, 1_500, 3 * 10**17) for day in month(2026, 10, BERLIN).dates()
-    ]
+    purchases = tuple(
+        [Purchase(midnight_ms(day, BERLIN) + 1, 1_500, 3 * 10**17) for day in month(2026, 10, BERLIN).dates()]
+    )
     return make_bill(
         tariff(energy=DAY_AND_NIGHT),
         month(2026, 10, BERLIN),
@@ -500,7 +510,7 @@ def example() -> Bill:
         readings,
         as_of_block=77,
         account=Account("<b>Ann & Søn</b>", "0231-1222"),
-        purchases=purchases,
+        background=Background(purchases),
     )
 
 
@@ -513,7 +523,7 @@ def test_text_page_and_paper_say_the_same() -> None:
     assert all(len(line) <= 96 for line in text.splitlines()[:-4])
     for row in (*page.electricity, *page.other):
         assert row.name in text and row.detail in text and row.amount in text
-    assert "31 days, Europe/Berlin" in text and "Bought in the auction   46.50 kWh" in text
+    assert "31 days, Europe/Berlin" in text and "Bought in the market    46.50 kWh" in text
 
 
 def test_the_page_shows_text_as_text_and_a_bar_for_each_day() -> None:
@@ -547,6 +557,42 @@ def test_the_paper_can_be_read_and_is_the_same_each_time() -> None:
         assert row.name in text and row.amount in text
     assert f"{page.total_due} EUR" in text and "0231-1222" in text and "Søn" in text
     assert make_paper(page) == paper
+
+
+def test_where_origins_are_known_each_has_its_part_of_the_bar() -> None:
+    from apps.bill.page import show_page
+    from apps.bill.present import page_of
+
+    bill = example()
+    origins = tuple([Origin(each.time_ms, 150, 0, 100) for each in bill.readings])
+    figures = KeyFigures(Decimal("0.66666"), None, 154 * 10**15)
+    bill = bill._replace(background=Background((), origins, figures))
+    day = days_of(bill)[24]
+    assert (day.own_wh, day.partner_wh, day.auction_wh, day.covered_wh) == (
+        3_750,
+        0,
+        2_500,
+        6_250,
+    )  # 25 hours
+    page = page_of(bill)
+    assert page.chart.kinds == ("own production", "from partners", "bought in the auction", "from the grid")
+    assert len(page.chart.bars) == 3 * 31
+    assert dict(page.figures)["Self-sufficiency"] == "66.7 %" and "Self-consumption" not in dict(page.figures)
+    assert dict(page.figures)["Saved by the market"] == "0.15"
+    assert "bought in the market" not in show_page(page)
+    told = document_of(bill)["background"]
+    assert told["keyFigures"] == {
+        "selfSufficiency": "0.66666",
+        "selfConsumption": None,
+        "savingsWei": str(154 * 10**15),
+    }
+    assert told["days"][24] == {
+        "date": "2026-10-25",
+        "boughtWh": "0",
+        "ownWh": "3750",
+        "partnerWh": "0",
+        "auctionWh": "2500",
+    }
 
 
 def test_a_name_that_the_pdfs_fonts_lack_is_named() -> None:

@@ -277,6 +277,33 @@ async def test_whatever_is_changed_is_found_and_named(world: World) -> None:
     assert believed == THE_OPERATORS_WORD
 
 
+OTHER_KINDS: Final[tuple[Any, ...]] = (None, 7, {})
+
+
+async def test_values_of_another_kind_are_refused_too(world: World) -> None:
+    """One of each kind of place in the file, and whatever holds others as well."""
+
+    def places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        yield way
+        parts = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        )
+        for name, part in parts:
+            if not isinstance(value, list) or name == len(value) - 1:
+                yield from places(part, (*way, name))
+
+    for *way, last in filter(None, places(world.proof)):
+        for value in OTHER_KINDS:
+            forged = deepcopy(world.proof)
+            holder = forged
+            for step in way:
+                holder = holder[step]
+            if holder[last] == value:
+                continue
+            holder[last] = value
+            assert "\n" not in world.refusal(forged), (way, last, value)
+
+
 async def test_a_price_that_changed_with_its_line_is_found_by_the_tariff_agreed_on(world: World) -> None:
     """The whole bill made anew by another tariff is consistent: only the tariff agreed on tells."""
     dearer = read_tariff(TARIFF | {"meterRental": {"amount": "6.00", "per": "bill"}})

@@ -41,6 +41,31 @@ class Purchase(NamedTuple):
     paid_wei: int
 
 
+class Origin(NamedTuple):
+    """Where the energy came from that tokens covered up to `time_ms`, in Wh."""
+
+    time_ms: int
+    own_wh: int  # stored from its own production
+    partner_wh: int
+    auction_wh: int  # or inside a token that was bought
+
+
+class KeyFigures(NamedTuple):
+    """How the prosumer did in the period."""
+
+    self_sufficiency: Decimal | None  # None where nothing was consumed
+    self_consumption: Decimal | None  # None where nothing was produced
+    savings_wei: int  # against a home that trades with the operator alone
+
+
+class Background(NamedTuple):
+    """What a bill shows and asks nothing for. None where nobody was asked who knows."""
+
+    purchases: tuple[Purchase, ...]
+    origins: tuple[Origin, ...] | None = None
+    figures: KeyFigures | None = None
+
+
 class Day(NamedTuple):
     """A local day's energy, in Wh."""
 
@@ -48,6 +73,9 @@ class Day(NamedTuple):
     consumed_wh: int = 0
     covered_wh: int = 0
     bought_wh: int = 0
+    own_wh: int = 0  # these three are what was covered, where origins are known
+    partner_wh: int = 0
+    auction_wh: int = 0
 
     @property
     def grid_wh(self) -> int:
@@ -63,7 +91,7 @@ class Bill(NamedTuple):
     tariff: Tariff
     as_of_block: int
     readings: tuple[Reading, ...]  # of the period alone
-    purchases: tuple[Purchase, ...] | None  # None: not asked for
+    background: Background | None
     electricity: tuple[Line, ...]
     other: tuple[Line, ...]
 
@@ -96,10 +124,6 @@ class Bill(NamedTuple):
         return sum(reading.stored_wh for reading in self.readings)
 
     @property
-    def bought_wh(self) -> int | None:
-        return None if self.purchases is None else sum(each.energy_wh for each in self.purchases)
-
-    @property
     def last_reading_ms(self) -> int | None:
         return max((reading.time_ms for reading in self.readings), default=None)
 
@@ -112,28 +136,51 @@ def make_bill(
     *,
     as_of_block: int,
     account: Account | None = None,
-    purchases: Iterable[Purchase] | None = None,
+    background: Background | None = None,
 ) -> Bill:
-    """Of the readings and purchases those of the period count. The period's zone is the tariff's."""
+    """Of the readings and of the background what is of the period counts. The period's zone is the tariff's."""
     ours = tuple([reading for reading in readings if period.has(reading.time_ms)])
-    bought = None if purchases is None else tuple([each for each in purchases if period.has(each.time_ms)])
     electricity = (*_energy_lines(tariff, ours), _charge("delivery", "Delivery", tariff.delivery, period))
     other = _other_lines(tariff, period, ours, electricity)
-    return Bill(prosumer, account or Account(), period, tariff, as_of_block, ours, bought, electricity, other)
+    return Bill(
+        prosumer,
+        account or Account(),
+        period,
+        tariff,
+        as_of_block,
+        ours,
+        _within(background, period),
+        electricity,
+        other,
+    )
 
 
 def days_of(bill: Bill) -> list[Day]:
     """Each day of the period, in order."""
-    days = {day: Day(day) for day in bill.period.dates()}
+    days = {day: [0] * len(Day._fields[1:]) for day in bill.period.dates()}
+
+    def count(time_ms: int, *energy_wh: int) -> None:
+        day = days[local_before(time_ms, bill.period.zone).date()]
+        day[:] = [known + more for known, more in zip(day, energy_wh, strict=True)]
+
     for reading in bill.readings:
-        day = days[local_before(reading.time_ms, bill.period.zone).date()]
-        days[day.date] = day._replace(
-            consumed_wh=day.consumed_wh + reading.consumed_wh, covered_wh=day.covered_wh + reading.covered_wh
-        )
-    for purchase in bill.purchases or ():
-        day = days[local_before(purchase.time_ms, bill.period.zone).date()]
-        days[day.date] = day._replace(bought_wh=day.bought_wh + purchase.energy_wh)
-    return list(days.values())
+        count(reading.time_ms, reading.consumed_wh, reading.covered_wh, 0, 0, 0, 0)
+    for purchase in bill.background.purchases if bill.background else ():
+        count(purchase.time_ms, 0, 0, purchase.energy_wh, 0, 0, 0)
+    for origin in (bill.background.origins if bill.background else None) or ():
+        count(origin.time_ms, 0, 0, 0, *origin[1:])
+    return [Day(day, *energy_wh) for day, energy_wh in days.items()]
+
+
+def _within(background: Background | None, period: Period) -> Background | None:
+    if background is None:
+        return None
+    purchases, origins, figures = background
+    return Background(
+        tuple([each for each in purchases if period.has(each.time_ms)]),
+        None if origins is None else tuple([each for each in origins if period.has(each.time_ms)]),
+        figures,
+    )
 
 
 def document_of(bill: Bill) -> dict[str, Any]:
@@ -172,11 +219,28 @@ def document_of(bill: Bill) -> dict[str, Any]:
             for day in days_of(bill)
         ],
     }
-    if bill.purchases is not None:
-        document["boughtWh"] = str(bill.bought_wh)
-        document["paidWei"] = str(sum(each.paid_wei for each in bill.purchases))
-        for shown, day in zip(document["days"], days_of(bill), strict=True):
-            shown["boughtWh"] = str(day.bought_wh)
+    if bill.background is not None:
+        document["background"] = _background_document(bill, bill.background)
+    return document
+
+
+def _background_document(bill: Bill, background: Background) -> dict[str, Any]:
+    names = ["boughtWh"] if background.origins is None else ["boughtWh", "ownWh", "partnerWh", "auctionWh"]
+    document: dict[str, Any] = {
+        "boughtWh": str(sum(each.energy_wh for each in background.purchases)),
+        "paidWei": str(sum(each.paid_wei for each in background.purchases)),
+        "days": [
+            {"date": day.date.isoformat()} | dict(zip(names, map(str, day[3:]), strict=False))
+            for day in days_of(bill)
+        ],
+    }
+    if background.figures is not None:
+        sufficiency, consumption, savings_wei = background.figures
+        document["keyFigures"] = {
+            "selfSufficiency": None if sufficiency is None else str(sufficiency),
+            "selfConsumption": None if consumption is None else str(consumption),
+            "savingsWei": str(savings_wei),
+        }
     return document
 
 

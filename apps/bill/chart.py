@@ -1,4 +1,5 @@
-"""The chart of a bill's days: one bar a day, of what tokens covered and what the grid gave; beside it what was bought.
+"""The chart of a bill's days: one bar a day, of what tokens covered, by where it came from if that is known, and of
+what the grid gave; beside it what was bought where that is not known.
 
 Geometry alone, in shares of the chart's width and height, for paper and page alike.
 """
@@ -6,9 +7,16 @@ Geometry alone, in shares of the chart's width and height, for paper and page al
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from apps.bill.bill import Day
+from apps.bill.bill import Background, Day
 
-COLOURS: Final = {"covered": "#2a9d6f", "grid": "#9db0c4", "bought": "#e2a33b"}
+COLOURS: Final = {
+    "covered by tokens": "#2a9d6f",
+    "own production": "#2a9d6f",
+    "from partners": "#6bbf9b",
+    "bought in the auction": "#e2a33b",
+    "from the grid": "#9db0c4",
+    "bought in the market": "#e2a33b",
+}
 INK: Final = "#1f2d3d"
 FAINT: Final = "#d9e0e8"
 TICKS_MAX: Final = 5
@@ -28,22 +36,25 @@ class Bar(NamedTuple):
 class Chart(NamedTuple):
     """Bars, the kWh that each line across stands for, and which days are named where."""
 
+    kinds: tuple[str, ...]
     bars: list[Bar]
     ticks: list[tuple[str, float]]
     labels: list[tuple[str, float]]
 
 
-def chart_of(days: Sequence[Day], *, has_purchases: bool) -> Chart:
+def chart_of(days: Sequence[Day], background: Background | None) -> Chart:
     """Of a period with at least one day."""
-    step_wh = _step_wh(max(max(day.consumed_wh, day.bought_wh) for day in days))
-    top_wh = step_wh * max(-(-max(max(day.consumed_wh, day.bought_wh) for day in days) // step_wh), 1)
+    stacks, asides = [_stack(day, background) for day in days], [_aside(day, background) for day in days]
+    highest_wh = max(sum(parts.values()) for parts in [*stacks, *asides])
+    step_wh = _step_wh(highest_wh)
+    top_wh = step_wh * max(-(-highest_wh // step_wh), 1)
     slot = 1 / len(days)
-    bars = [
-        bar
-        for number, day in enumerate(days)
-        for bar in _bars(day, number * slot, slot, top_wh, has_purchases=has_purchases)
-        if bar.height
-    ]
+    width = slot * (0.48 if asides[0] else 0.72)
+    bars: list[Bar] = []
+    for number, (stack, aside) in enumerate(zip(stacks, asides, strict=True)):
+        left = (number + 0.14) * slot
+        bars += _pile(stack, left, width, top_wh)
+        bars += _pile(aside, left + width, slot * 0.24, top_wh)
     ticks = [(_kwh(energy_wh), energy_wh / top_wh) for energy_wh in range(0, top_wh + 1, step_wh)]
     every = -(-len(days) // LABELS_MAX)
     labels = [
@@ -54,16 +65,32 @@ def chart_of(days: Sequence[Day], *, has_purchases: bool) -> Chart:
         for number, day in enumerate(days)
         if number % every == 0
     ]
-    return Chart(bars, ticks, labels)
+    return Chart((*stacks[0], *asides[0]), bars, ticks, labels)
 
 
-def _bars(day: Day, left: float, slot: float, top_wh: int, *, has_purchases: bool) -> Iterator[Bar]:
-    width = slot * (0.48 if has_purchases else 0.72)
-    x = left + slot * 0.14
-    covered, grid = day.covered_wh / top_wh, day.grid_wh / top_wh
-    yield Bar("covered", x, width, 0.0, covered)
-    yield Bar("grid", x, width, covered, grid)
-    yield Bar("bought", x + width, slot * 0.24, 0.0, day.bought_wh / top_wh)
+def _stack(day: Day, background: Background | None) -> dict[str, int]:
+    """What the day's consumption was made of, from the bottom up."""
+    if background is None or background.origins is None:
+        return {"covered by tokens": day.covered_wh, "from the grid": day.grid_wh}
+    return {
+        "own production": day.own_wh,
+        "from partners": day.partner_wh,
+        "bought in the auction": day.auction_wh,
+        "from the grid": day.grid_wh,
+    }
+
+
+def _aside(day: Day, background: Background | None) -> dict[str, int]:
+    is_known = background is not None and background.origins is None
+    return {"bought in the market": day.bought_wh} if is_known else {}
+
+
+def _pile(parts: dict[str, int], x: float, width: float, top_wh: int) -> Iterator[Bar]:
+    bottom_wh = 0
+    for kind, energy_wh in parts.items():
+        if energy_wh:
+            yield Bar(kind, x, width, bottom_wh / top_wh, energy_wh / top_wh)
+        bottom_wh += energy_wh
 
 
 def _step_wh(highest_wh: int) -> int:

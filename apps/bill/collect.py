@@ -79,7 +79,8 @@ async def check_history(client: Client, needed: int, period: Period) -> None:
     first_ms = int(first["timestampMilliseconds"], 16)
     raise HistoryMissing(
         f"the first block at {client.url} is {oldest}, of {_show(first_ms, period)}; the period needs those from "
-        f"{_show(period.start_ms, period)} on: ask a node that has the whole chain (--rpc)"
+        f"{_show(period.start_ms, period)} on: ask a node that has the whole chain (--rpc), or its index "
+        "(--database)"
     )
 
 

@@ -5,11 +5,10 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
-from apps.bill.chart import COLOURS, FAINT, Chart, chart_of
-from apps.bill.present import BOUGHT_LABEL, COVERED_LABEL, GRID_LABEL, Page, Row
+from apps.bill.chart import COLOURS, FAINT, Chart
+from apps.bill.present import Page, Row
 
 TEMPLATE: Final = Path(__file__).with_name("page.html")
-LABELS: Final = {"covered": COVERED_LABEL, "grid": GRID_LABEL, "bought": BOUGHT_LABEL}
 # Of the chart, in the units of its drawing.
 WIDTH, HEIGHT = 720, 220
 LEFT, BOTTOM, TOP = 40, 22, 8
@@ -17,7 +16,6 @@ LEFT, BOTTOM, TOP = 40, 22, 8
 
 def show_page(page: Page) -> str:
     """HTML 5; whatever stands in the bill is shown as text."""
-    kinds = ("covered", "grid", *(["bought"] if page.has_purchases else []))
     parts = {
         "title": escape(page.title),
         "who": "".join([f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in page.who]),
@@ -27,9 +25,9 @@ def show_page(page: Page) -> str:
         "total_due": page.total_due,
         "currency": escape(page.currency),
         "legend": "".join(
-            [f'<span><i style="background:{COLOURS[kind]}"></i>{LABELS[kind]}</span>' for kind in kinds]
+            [f'<span><i style="background:{COLOURS[kind]}"></i>{kind}</span>' for kind in page.chart.kinds]
         ),
-        "chart": _draw(chart_of(page.days, has_purchases=page.has_purchases)),
+        "chart": _draw(page.chart),
         "figures": "".join(
             [f"<div><span>{escape(label)}</span>{escape(value)}</div>" for label, value in page.figures]
         ),

@@ -8,11 +8,11 @@ from fpdf import FPDF, FontFace
 from fpdf.enums import TableBordersLayout, XPos, YPos
 from fpdf.errors import FPDFUnicodeEncodingException
 
-from apps.bill.chart import COLOURS, FAINT, INK, Chart, chart_of
-from apps.bill.page import LABELS
+from apps.bill.chart import COLOURS, FAINT, INK, Chart
 from apps.bill.present import Page, Row
 
 SOFT: Final = "#5b6b7c"
+ACCENT: Final = "#2a9d6f"
 BUILT_IN: Final = "helvetica"
 GIVEN: Final = "given"
 MARGIN: Final = 20.0  # in mm, as all that follows
@@ -60,8 +60,8 @@ class _Printer:
         self._section("Other charges", page.other, page.currency)
         self._sum("Total due", f"{page.total_due} {page.currency}")
         self._heading("Your energy day by day", "kWh")
-        self._legend(("covered", "grid", *(["bought"] if page.has_purchases else [])))
-        self._chart(chart_of(page.days, has_purchases=page.has_purchases))
+        self._legend(page.chart.kinds)
+        self._chart(page.chart)
         self._figures(page.figures)
         self._font(8, colour=SOFT)
         for note in page.notes:
@@ -69,11 +69,11 @@ class _Printer:
 
     def _head(self, page: Page) -> None:
         pdf = self.pdf
-        pdf.set_fill_color(COLOURS["covered"])
+        pdf.set_fill_color(ACCENT)
         pdf.rect(0, 0, pdf.w, 4, style="F")
         self._font(20, bold=True)
         pdf.cell(110, 12, page.title)
-        self._font(20, bold=True, colour=COLOURS["covered"])
+        self._font(20, bold=True, colour=ACCENT)
         pdf.cell(0, 12, f"{page.total_due} {page.currency}", align="R", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
         for label, value in page.who:
             self._font(9.5, colour=SOFT)
@@ -123,7 +123,7 @@ class _Printer:
             pdf.set_fill_color(COLOURS[kind])
             pdf.rect(pdf.get_x(), pdf.get_y() + 1.2, 2.6, 2.6, style="F")
             pdf.set_x(pdf.get_x() + 4)
-            pdf.cell(pdf.get_string_width(LABELS[kind]) + 6, 5, LABELS[kind])
+            pdf.cell(pdf.get_string_width(kind) + 6, 5, kind)
         pdf.ln(6)
 
     def _chart(self, chart: Chart) -> None:

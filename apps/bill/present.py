@@ -1,18 +1,15 @@
 """A bill in words, for people: what its text, page and paper say alike."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
-from decimal import Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import NamedTuple
 
-from apps.bill.bill import Bill, Day, Line, days_of
-from apps.bill.exact import kwh, text_of
+from apps.bill.bill import Bill, KeyFigures, Line, days_of
+from apps.bill.chart import Chart, chart_of
+from apps.bill.exact import kwh, rounded, text_of
 from apps.bill.period import local_time
 from ctt_state.crypto import checksum_address
-
-COVERED_LABEL = "covered by tokens"
-GRID_LABEL = "from the grid"
-BOUGHT_LABEL = "bought in the auction"
 
 
 class Row(NamedTuple):
@@ -35,8 +32,7 @@ class Page(NamedTuple):
     total_due: str
     currency: str
     figures: tuple[tuple[str, str], ...]
-    days: tuple[Day, ...]
-    has_purchases: bool
+    chart: Chart
     notes: tuple[str, ...]
 
 
@@ -52,8 +48,7 @@ def page_of(bill: Bill) -> Page:
         total_due=text_of(bill.total_due),
         currency=currency,
         figures=_figures(bill),
-        days=tuple(days_of(bill)),
-        has_purchases=bill.purchases is not None,
+        chart=chart_of(days_of(bill), bill.background),
         notes=_notes(bill),
     )
 
@@ -98,8 +93,9 @@ def _figures(bill: Bill) -> tuple[tuple[str, str], ...]:
         ("Covered by tokens", show_energy(covered) + _share(covered, consumed)),
         ("From the grid", show_energy(consumed - covered) + _share(consumed - covered, consumed)),
     ]
-    if bill.purchases is not None:
-        figures.append(("Bought in the auction", show_energy(bill.bought_wh or 0)))
+    if bill.background is not None:
+        bought = sum(purchase.energy_wh for purchase in bill.background.purchases)
+        figures.append(("Bought in the market", show_energy(bought)))
     if bill.produced_wh:
         stored, produced = bill.stored_wh, bill.produced_wh
         figures += [
@@ -107,7 +103,21 @@ def _figures(bill: Bill) -> tuple[tuple[str, str], ...]:
             ("Stored in tokens", show_energy(stored) + _share(stored, produced)),
             ("Fed to the grid", show_energy(produced - stored) + _share(produced - stored, produced)),
         ]
+    if bill.background is not None and bill.background.figures is not None:
+        figures += _key_figures(bill.background.figures)
     return tuple(figures)
+
+
+def _key_figures(figures: KeyFigures) -> Iterator[tuple[str, str]]:
+    """In percent, to the next tenth; money to the hundredth of the market's currency below."""
+    for label, share in (
+        ("Self-sufficiency", figures.self_sufficiency),
+        ("Self-consumption", figures.self_consumption),
+    ):
+        if share is not None:
+            yield label, f"{rounded(share.scaleb(2), 1, ROUND_HALF_UP)} %"
+    savings = rounded(Decimal(figures.savings_wei).scaleb(-18), 2, ROUND_DOWN)
+    yield "Saved by the market", text_of(savings)
 
 
 def _share(part: int, whole: int) -> str:
@@ -126,8 +136,8 @@ def _notes(bill: Bill) -> tuple[str, ...]:
     return (
         f"{told} This bill is what the chain says at block {bill.as_of_block}.",
         *(
-            ["What was bought in the auction has been paid there, and is part of what tokens cover."]
-            if bill.purchases
+            ["What was bought in the market has been paid there, and is part of what tokens cover."]
+            if bill.background and bill.background.purchases
             else []
         ),
         "Ask your operator for the proof of this bill: ctt bill verify checks every line of it without a node.",

@@ -19,8 +19,13 @@ def show_text(page: Page) -> str:
 
 
 def _section(title: str, rows: tuple[Row, ...], currency: str) -> list[str]:
-    shown = [f"{row.name:<{NAME_WIDTH}}{row.detail:<34}{row.amount:>16}" for row in rows]
+    shown = [f"{_fitted(row.name)}{row.detail:<34}{row.amount:>16}" for row in rows]
     return [f"{title:<{WIDTH - len(currency)}}{currency}", "-" * WIDTH, *shown]
+
+
+def _fitted(name: str) -> str:
+    """In its column; a long one has a line of its own."""
+    return f"{name:<{NAME_WIDTH}}" if len(name) < NAME_WIDTH else f"{name}\n{'':<{NAME_WIDTH}}"
 
 
 def _sum(name: str, amount: str) -> str:

@@ -51,11 +51,11 @@ class History:
             raise NoHistory(f"its tables are of schema {chain.version}, this program's of {VERSION}")
         self.zone = ZoneInfo(chain.time_zone)
         self.height: int = chain.height
-        self._time_ms: int = chain.time_ms
+        self.time_ms: int = chain.time_ms  # of the last block
 
     def days(self, first: date | None, last: date | None) -> Span:
         """Whole days, both included; else from the first that has something to that of the last block."""
-        now_ms = self._time_ms - 1  # midnight itself still belongs to the day before
+        now_ms = self.time_ms - 1  # midnight itself still belongs to the day before
         if first is None:
             start_ms = self._connection.execute(select(func.min(DAYS.c.start_ms))).scalar()
             first = day_of(now_ms if start_ms is None else start_ms, self.zone)

@@ -6,15 +6,16 @@ A client of any node's JSON-RPC (docs/BILL.md). `ctt bill verify` needs no node 
 import argparse
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 from apps.bill import collect, prove
-from apps.bill.bill import Account, Bill, document_of, make_bill
+from apps.bill.bill import Account, Background, Bill, days_of, document_of, make_bill
 from apps.bill.check import Unproven, check_proof, show_proven
+from apps.bill.indexed import read_index
 from apps.bill.page import show_page
 from apps.bill.period import InvalidPeriod, Period, month
 from apps.bill.present import Page, page_of
@@ -22,6 +23,7 @@ from apps.bill.readings import Reading, Unexplained
 from apps.bill.tariff import InvalidTariff, Tariff, load_tariff
 from apps.bill.text import show_text
 from apps.client import Client
+from apps.kpi.history import NoHistory
 from ctt_state.genesis import load_genesis
 from node.cli.init import read_genesis
 from node.cli.options import address, day
@@ -54,6 +56,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--to", dest="end", type=day, metavar="DATE", help="the day after the last")
     parser.add_argument("--tariff", type=Path, metavar="FILE", help="what the operator asks (docs/BILL.md)")
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        help="of ctt index: the readings of long periods, origins and key figures",
+    )
     parser.add_argument("--name", default="", metavar="TEXT", help="the account's name")
     parser.add_argument("--number", default="", metavar="TEXT", help="the account's number")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write it as a page")
@@ -94,7 +101,7 @@ async def run_bill(client: Client, options: argparse.Namespace) -> None:
     tariff = _read_tariff(options.tariff)
     period = _period(options, tariff)
     with _explained(client):
-        bill = await (_prove if options.proof else _collect)(client, options, tariff, period)
+        bill = await _make(client, options, tariff, period)
     page = page_of(bill)
     if options.html is not None:
         _write(options.html, show_page(page).encode())
@@ -139,13 +146,40 @@ def run_verify(options: argparse.Namespace) -> int:
 # --- where a bill comes from -----------------------------------------------------------------------------------------
 
 
+async def _make(client: Client, options: argparse.Namespace, tariff: Tariff, period: Period) -> Bill:
+    """With a database a node is asked for the proof alone."""
+    indexed = None if options.database is None else read_index(options.database, options.prosumer, period)
+    if options.proof:
+        bill = await _prove(client, options, tariff, period)
+    elif indexed is None:
+        bill = await _collect(client, options, tariff, period)
+    else:
+        return _bill(options, tariff, period, indexed.height, indexed.readings, indexed.background)
+    if indexed is not None:
+        bill = _bill(options, tariff, period, bill.as_of_block, bill.readings, indexed.background)
+        _check_agrees(bill, indexed.height)
+    return bill
+
+
+def _check_agrees(bill: Bill, height: int) -> None:
+    """Whether the database has the readings of the bill. Raises: Failure (69)."""
+    for each in days_of(bill):
+        if each.covered_wh != each.own_wh + each.partner_wh + each.auction_wh:
+            raise Failure(
+                Exit.UNAVAILABLE,
+                f"the index, at block {height}, has other readings of {each.date} than the node, at block "
+                f"{bill.as_of_block}: let it catch up",
+            )
+
+
 async def _collect(client: Client, options: argparse.Namespace, tariff: Tariff, period: Period) -> Bill:
     """As the node tells it."""
     prosumer = options.prosumer
     span = await collect.span_of(client, prosumer, period)
     found = await collect.find_transactions(client, prosumer, span)
     readings = await collect.read_transactions(client, prosumer, found)
-    return await _bill(client, options, tariff, period, span, readings)
+    background = Background(tuple(await collect.find_purchases(client, prosumer, span)))
+    return _bill(options, tariff, period, span.closing, readings, background)
 
 
 async def _prove(client: Client, options: argparse.Namespace, tariff: Tariff, period: Period) -> Bill:
@@ -158,9 +192,10 @@ async def _prove(client: Client, options: argparse.Namespace, tariff: Tariff, pe
     await prove.check_whole(client, span, period)
     found = await collect.find_transactions(client, prosumer, span)
     readings = await collect.read_transactions(client, prosumer, found)
-    bill = await _bill(client, options, tariff, period, span, readings)
+    background = Background(tuple(await collect.find_purchases(client, prosumer, span)))
+    bill = _bill(options, tariff, period, span.closing, readings, background)
     proof = prove.proof_document(
-        document_of(bill._replace(purchases=None)),
+        document_of(bill._replace(background=None)),
         tariff.document,
         opening,
         closing,
@@ -171,22 +206,22 @@ async def _prove(client: Client, options: argparse.Namespace, tariff: Tariff, pe
     return bill
 
 
-async def _bill(
-    client: Client,
+def _bill(
     options: argparse.Namespace,
     tariff: Tariff,
     period: Period,
-    span: collect.Span,
-    readings: list[Reading],
+    height: int,
+    readings: Iterable[Reading],
+    background: Background,
 ) -> Bill:
     return make_bill(
         tariff,
         period,
         options.prosumer,
         readings,
-        as_of_block=span.closing,
+        as_of_block=height,
         account=Account(options.name, options.number),
-        purchases=await collect.find_purchases(client, options.prosumer, span),
+        background=background,
     )
 
 
@@ -201,6 +236,8 @@ def _explained(client: Client) -> Iterator[None]:
         raise Failure(Exit.MISSING, str(fault)) from None
     except collect.HistoryMissing as fault:
         raise Failure(Exit.UNAVAILABLE, str(fault)) from None
+    except NoHistory as fault:
+        raise Failure(Exit.UNAVAILABLE, f"no history in the database: {fault}") from None
     except Unexplained as fault:
         raise Failure(Exit.UNAVAILABLE, f"{client.url} does not answer as a node: {fault}") from None
     except TimeoutError:

@@ -1,0 +1,79 @@
+"""Readings, where their energy came from, and key figures, out of an indexer's database (docs/INDEXER.md)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from apps.bill.bill import Background, KeyFigures, Origin, Purchase
+from apps.bill.collect import UnknownProsumer, check_over
+from apps.bill.period import Period
+from apps.bill.readings import Place, Reading
+from apps.kpi.factors import read_factors
+from apps.kpi.history import History, open_history
+from apps.kpi.indicators import Span, Terms, indicators
+from ctt_state import settlement
+from ctt_state.settlement import Event, Kind, Position, Stock, Trade, least_stock_wh, settle
+from ctt_state.units import Address, hex_of
+
+
+class Indexed(NamedTuple):
+    """What the database says of a prosumer, up to a block."""
+
+    height: int
+    readings: list[Reading]
+    background: Background
+
+
+def read_index(url: str, prosumer: Address, period: Period) -> Indexed:
+    """Raises: NoHistory, PeriodNotOver, UnknownProsumer."""
+    with open_history(url) as history:
+        check_over(history.time_ms, period)
+        events = history.events(prosumer)
+        readings = [_reading(event) for event in events if isinstance(event, settlement.Reading)]
+        if not readings:
+            raise UnknownProsumer(f"the index has no reading of {hex_of(prosumer)}")
+        background = Background(_purchases(events), _origins(events), _figures(history, prosumer, period))
+        return Indexed(history.height, [each for each in readings if any(each[3:])], background)
+
+
+def _reading(event: settlement.Reading) -> Reading:
+    time_ms, meter, *energy_wh = event
+    return Reading(time_ms, Place(0, 0), meter, *energy_wh)
+
+
+def _purchases(events: Sequence[Event]) -> tuple[Purchase, ...]:
+    """In the market; a token that was bought with its energy is none."""
+    return tuple(
+        [
+            Purchase(event.time_ms, event.energy_wh, event.energy_wei)
+            for event in events
+            if isinstance(event, Trade) and event.is_purchase and event.kind is not Kind.TOKEN
+        ]
+    )
+
+
+def _origins(events: Sequence[Event]) -> tuple[Origin, ...]:
+    """By the waterfall of docs/SETTLEMENT.md, from the beginning of the chain on."""
+    slots, _ = settle(events, Position(Stock(own_wh=least_stock_wh(events))))
+    return tuple(
+        [
+            Origin(
+                slot.start_ms + settlement.SLOT_MS,
+                slot.own_used_wh,
+                slot.partner_used_wh,
+                slot.auction_used_wh,
+            )
+            for slot in slots
+        ]
+    )
+
+
+def _figures(history: History, prosumer: Address, period: Period) -> KeyFigures | None:
+    """None where the index has other days than the tariff: its sums are those of its own zone's."""
+    if history.zone != period.zone:
+        return None
+    span = Span(period.start_ms, period.end_ms)
+    homes = history.homes(span, (prosumer,))
+    for row in indicators(homes, Terms(history.tariffs(), read_factors(None)), lambda _: span):
+        if row.home == prosumer:
+            return KeyFigures(row.self_sufficiency, row.self_consumption, row.savings_wei)
+    return None
