@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ctt_state.block import BlockContext
 from ctt_state.crypto import keccak
+from ctt_state.errors import InvalidTransaction
 from ctt_state.modules import MODULES
 from ctt_state.records import Account
 from ctt_state.transaction import ContractCreation, Signed, intrinsic_gas_of
@@ -17,6 +18,7 @@ from ctt_state.units import Address, Gas, Hash, Height, Ms
 from rpc import schemas
 from rpc.access import Role
 from rpc.blocks import Blocks
+from rpc.chain import Chain
 from rpc.door import Caller
 from rpc.errors import ExecutionReverted, NotSupported, NotYetIncluded, Refused
 from rpc.jsontext import Json, RawJson, array, hex_text
@@ -348,6 +350,13 @@ async def send_raw_transaction(caller: Caller, raw: bytes) -> RawJson:
     return hex_text(await caller.chain.submit(raw))
 
 
+def _is_known(chain: Chain, transaction_hash: Hash) -> bool:
+    return (
+        chain.place_of(transaction_hash) is not None
+        or chain.pending_transaction(transaction_hash) is not None
+    )
+
+
 @ETH.method(
     "eth_sendRawTransactionSync",
     Param("transaction", RAW_TRANSACTION),
@@ -359,9 +368,15 @@ async def send_raw_transaction(caller: Caller, raw: bytes) -> RawJson:
 async def send_raw_transaction_sync(caller: Caller, raw: bytes, timeout_ms: int) -> RawJson | None:
     """Takes a signed transaction into the pool and gives its receipt once it is final (EIP-7966).
 
-    After the time asked for, at most 30 s: error 4 with the hash.
+    After the time asked for, at most 30 s: error 4 with the hash. A transaction that the node has already is waited
+    for like any other, so that a client may ask again.
     """
-    transaction_hash = await caller.chain.submit(raw)
+    transaction_hash = Hash(keccak(raw))
+    try:
+        await caller.chain.submit(raw)
+    except InvalidTransaction:
+        if not _is_known(caller.chain, transaction_hash):
+            raise
     timeout_s = min(timeout_ms, SYNC_TIMEOUT_MS_MAX) / 1_000
     if caller.chain.place_of(transaction_hash) is None:
         try:

@@ -346,6 +346,23 @@ async def test_the_synchronous_send_answers_with_the_receipt() -> None:
         assert not node.server.door.inclusion._waiting
 
 
+async def test_who_sends_again_synchronously_gets_the_receipt_as_well() -> None:
+    async with served(RpcWorld(automatic=False)) as node:
+        raw = hexed(node.world.sign(ALICE_KEY, BOB))
+        transaction_hash = await node.call("eth_sendRawTransaction", raw)
+        asked = asyncio.create_task(node.call("eth_sendRawTransactionSync", raw, 5_000))
+        await asyncio.sleep(0.05)
+        assert not asked.done()
+        node.world.make_block()
+        receipt = await asked
+        assert receipt["transactionHash"] == transaction_hash
+        assert await node.call("eth_sendRawTransactionSync", raw, 5_000) == receipt
+        late = await node.error(
+            "eth_sendRawTransactionSync", hexed(node.world.sign(ALICE_KEY, OPERATOR, nonce=0))
+        )
+        assert late["message"].startswith("nonce too low")
+
+
 async def test_the_synchronous_send_gives_up_with_the_hash(node: Served) -> None:
     raw = node.world.sign(ALICE_KEY, BOB)
     error = await node.error("eth_sendRawTransactionSync", hexed(raw), 20)
