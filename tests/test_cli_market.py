@@ -135,7 +135,7 @@ def test_what_an_order_comes_to_is_shown_before_it_is_sent(stall: Stall) -> None
 def test_an_ask_is_foretold_too(stall: Stall) -> None:
     words = stall.done("ask", "1", "0.16", "--partner", f"{ADDRESS['ann']}=0", "--dry-run", key="dora")
     assert "ask of 1.000 kWh at 0.16 per kWh" in words
-    assert "of which nothing for this account: the order would stand on" in words
+    assert "this account would trade nothing yet: the order would stand on" in words
 
 
 def test_an_order_ends_with_its_auction(stall: Stall) -> None:
@@ -293,7 +293,7 @@ def traded(stall: Stall, since: int) -> Any:
 
 
 def asks_owner(name: str) -> str:
-    return f"{ADDRESS[name][:8]}…{ADDRESS[name][-4:]}"
+    return f"{ADDRESS[name][:6]}…{ADDRESS[name][-4:]}"
 
 
 def on_terminal(node: LiveNode, *arguments: str, answer: bytes = b"") -> tuple[int, str]:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from apps.client import Client, RpcError, Wallet, decode_log
+from apps.demo.home import FIRST_QUARTER, GIVER, PLATFORMS_CLIENTS, RECEIVER, Kind, News
 from apps.demo.play import draw, play
 from apps.demo.profiles import (
     HOUSEHOLD_WH,
@@ -19,17 +22,21 @@ from apps.demo.profiles import (
     consumption_wh,
     grid_draw_with_pv_wh,
     production_wh,
+    wind_wh,
 )
 from apps.demo.screen import render, status_json, status_line
-from apps.demo.street import Kind, News, Street
-from apps.demo.watch import HomeState, Watch
+from apps.demo.street import Street
+from apps.demo.traders import MANDATE_WEI
+from apps.demo.trading import SOLAR, Order, Situation, Tariff, make_ask, make_bid
+from apps.demo.watch import Auction, HomeState, Trade, Watch, follow_auctions
 from ctt_state.modules.ctt import CTT
-from ctt_state.units import hex_of
+from ctt_state.units import Address, hex_of
 from tests.ledger_world import ADMIN_KEY, ALICE_KEY, CHAIN_ID
 from tests.live_node import LiveNode
 
 HOMES = 12  # the last one is the farm
 URL = "http://127.0.0.1:1"
+ADDRESS = Address(bytes(range(20)))
 
 
 # --- profiles ---
@@ -56,6 +63,48 @@ def test_consumption_and_production_scale() -> None:
     assert production_wh(50, 0.0) == 0
 
 
+def test_the_wind_never_stops() -> None:
+    assert all(wind_wh(quarter, 120.0) > 500 for quarter in range(QUARTERS_A_DAY))
+    assert wind_wh(0, 0.0) == 0
+
+
+# --- orders ---
+
+
+TARIFF = Tariff(floor=80 * 10**12, ceiling=300 * 10**12)
+NOON, EVENING = 53, 76
+
+
+def test_homes_ask_less_at_noon_than_in_the_evening() -> None:
+    at_noon, later = (
+        make_ask(Situation(3, quarter, 500, 9_000, 0), TARIFF, None) for quarter in (NOON, EVENING)
+    )
+    assert at_noon and later and at_noon.limit < later.limit
+    assert make_ask(Situation(3, NOON, 500, 2_000, 0), TARIFF, None) is None  # no more than the reserve
+    assert make_ask(Situation(3, NOON, 500, 2_100, 0), TARIFF, None) == Order(100, at_noon.limit)
+    gift = make_ask(Situation(3, NOON, 500, 9_000, 0), TARIFF, ADDRESS)
+    assert gift is not None and gift.partners == ((ADDRESS, 0),)
+
+
+def test_homes_bid_for_what_they_lack_and_have_room_for() -> None:
+    use = consumption_wh(EVENING, 4_000)
+    bid = make_bid(Situation(2, EVENING, 0, 1_000, 9_000), 4_000, TARIFF, likes_solar=False)
+    assert bid is not None and (bid.energy_wh, bid.sources) == (use + 500, ())
+    full = Situation(2, EVENING, 0, 10_000, 0)
+    assert make_bid(full, 4_000, TARIFF, likes_solar=False) is None
+    sunny = make_bid(Situation(6, EVENING, 0, 9_900, 100), 4_000, TARIFF, likes_solar=True)
+    assert sunny is not None and (sunny.energy_wh, sunny.sources) == (100, ((SOLAR, TARIFF.ceiling),))
+
+
+@given(number=st.integers(0, 100), quarter=st.integers(0, 10_000), tariff=st.integers(0, 10**18))
+def test_every_limit_lies_within_the_tariff(number: int, quarter: int, tariff: int) -> None:
+    """And an account's bid and ask never both: a home is on one side."""
+    bounds = Tariff(tariff, tariff + 10**14)
+    home = Situation(number, quarter, 400, 5_000, 5_000)
+    for order in (make_ask(home, bounds, None), make_bid(home, 3_000, bounds, likes_solar=True)):
+        assert order is not None and bounds.floor <= order.limit <= bounds.ceiling
+
+
 # --- screen ---
 
 
@@ -65,6 +114,11 @@ def make_watch() -> Watch:
     watch.times_ms.extend((1_000, 1_333))
     watch.counts.extend((5, 3))
     watch.homes = {"01 household": HomeState(1, 1, 0, 0, 9_000, 1_000, 0, 800, 600), "02 farm": HomeState()}
+    watch.auctions = [
+        Auction(411, 1_231, 190 * 10**12, 7_500, 8, 5),
+        Auction(410, 1_228, 120 * 10**12, 500, 8, 5),
+    ]
+    watch.trades = [Trade("01 household", "02 farm", 500, 0), Trade("03 household", "02 farm", 7_000, 1)]
     return watch
 
 
@@ -72,9 +126,17 @@ def test_a_line_and_json_say_the_same() -> None:
     watch, news = make_watch(), News(quarter=100, sent=9, failed=1, sales=2)
     assert status_line(watch, news) == (
         "day 2, 01:00  block 1,234  3.00 blocks/s  9 tx/s  7 tokens hold 12.3 kWh  covered 0.6 kWh of 0.8 kWh"
+        "  auction 411: 7.5 kWh at 0.190"
     )
     status = json.loads(status_json(watch, news))
     assert (status["height"], status["energyWh"], status["blocksPerSecond"]) == (1_234, 12_345, 3.003)
+    assert status["auction"] == {
+        "number": 411,
+        "priceWeiPerWh": "190000000000000",
+        "energyWh": 7_500,
+        "trades": 2,
+    }
+    assert json.loads(status_json(Watch(), news))["auction"] is None
     assert (status["sent"], status["refused"], status["sales"], status["coveredWh"]) == (9, 1, 2, 600)
 
 
@@ -84,6 +146,11 @@ def test_the_screen_draws(watch: Watch) -> None:
     console.print(render(watch, News(lines=["all is well"]), URL))
     text = console.export_text()
     assert "all is well" in text and f"block {watch.height:,}" in text
+    if watch.auctions:
+        assert "auction 411, cleared in block 1,231" in text
+        assert "0.190 per kWh   7.5 kWh in 2 trades of 8 bids and 5 asks" in text
+        assert "the last 2 ▁█ 0.120 to 0.190" in text
+        assert "02→01 0.50 gift   02→03 7.00" in text
 
 
 def test_news_keeps_the_last_lines() -> None:
@@ -102,16 +169,32 @@ def test_the_picture_is_an_svg(tmp_path: Path) -> None:
 # --- on a node ---
 
 
-async def live(url: str, quarters: int, first_quarter: int = 40) -> Street:
-    """Builds the street, or finds it, and lives some quarters around noon as fast as they go."""
+async def live(url: str, quarters: int, first_quarter: int | None = None) -> Street:
+    """Builds the street, or finds it, and lives some quarters as fast as they go, by default from the time of day that
+    it is there."""
     async with Client(url) as client:
         street = Street(client, CHAIN_ID, HOMES)
         await street.build()
-        street.news.quarter = first_quarter
+        if first_quarter is not None:
+            street.news.quarter = first_quarter
         for _ in range(quarters):
             await street.live_quarter()
             await asyncio.sleep(0.4)  # a block, so that clocks of meters and chain go on
     return street
+
+
+async def read_market(url: str, street: Street) -> tuple[Watch, list[Any]]:
+    """The last auction in which energy moved, with its trades; and what stands for the platform's clients."""
+    async with Client(url) as client:
+        watch = Watch()
+        following = asyncio.create_task(follow_auctions(client, watch, street))
+        async with asyncio.timeout(10):
+            while not watch.trades:
+                await asyncio.sleep(0.05)
+        following.cancel()
+        clients = [hex_of(street.homes[number].owner.address) for number in PLATFORMS_CLIENTS]
+        platform = hex_of(street.traders.platform.address)
+        return watch, await client.batch([("ctt_mandate", [each, platform]) for each in clients])
 
 
 async def read_homes(url: str, street: Street) -> list[Any]:
@@ -120,14 +203,23 @@ async def read_homes(url: str, street: Street) -> list[Any]:
 
 
 def test_a_street_lives_on_and_finds_itself_again(tmp_path: Path) -> None:
-    """Nothing is refused; the second street sends no set-up, and its registers go on from the chain's."""
+    """Nothing is refused, auctions clear among the homes; the second street sends no set-up, and its registers go on from the chain's."""
     with LiveNode(tmp_path / "node", flags=("--account-slots", "1024")) as node:
-        first = asyncio.run(live(node.url, 8))
+        first = asyncio.run(live(node.url, 8, 40))
         assert first.news.failed == 0, first.news.lines
         assert first.news.sent > HOMES * 5
-        second = asyncio.run(live(node.url, 4, 48))
+        watch, mandates = asyncio.run(read_market(node.url, first))
+        assert watch.auctions[0].energy_wh == sum(trade.energy_wh for trade in watch.trades)
+        names = {home.name: home.produces for home in first.homes}
+        assert all(names[trade.seller] and not names[trade.buyer] for trade in watch.trades)
+        giver, receiver = (first.homes[number].name for number in (GIVER, RECEIVER))
+        assert [each[:2] for each in watch.trades if not each.price] == [(receiver, giver)]
+        assert int(mandates[1]["spendWei"]) < MANDATE_WEI  # the platform has bought for its client
+
+        second = asyncio.run(live(node.url, 4))
+        assert second.news.quarter > FIRST_QUARTER + 4 + 3  # the day has gone on
         assert second.news.failed == 0, second.news.lines
-        assert second.news.sent < HOMES * 6
+        assert second.news.sent < HOMES * 9
         homes = asyncio.run(read_homes(node.url, second))
         for before, after in zip(first.homes, second.homes, strict=True):
             assert after.import_wh >= before.import_wh and after.export_wh >= before.export_wh

@@ -15,7 +15,7 @@ from rich.live import Live
 from apps.client import Client
 from apps.demo.screen import render, status_json, status_line
 from apps.demo.street import Street
-from apps.demo.watch import Watch, follow_blocks, follow_homes
+from apps.demo.watch import Watch, follow_auctions, follow_blocks, follow_homes
 
 HOMES: Final = 24
 QUARTER_SECONDS: Final = 1.0
@@ -44,6 +44,7 @@ async def _live(client: Client, street: Street, watch: Watch, tasks: asyncio.Tas
     """Builds the street, then a quarter hour a second; a quarter that takes longer delays the next."""
     await street.build()
     tasks.create_task(follow_homes(client, watch, street))
+    tasks.create_task(follow_auctions(client, watch, street))
     clock = asyncio.get_running_loop()
     due = clock.time()
     while True:

@@ -214,6 +214,7 @@ SUN: Final[tuple[float, ...]] = tuple(
     sin(pi * (quarter - _DAYLIGHT.start) / (len(_DAYLIGHT) - 1)) if quarter in _DAYLIGHT else 0.0
     for quarter in range(QUARTERS_A_DAY)
 )
+_BREEZE_QUARTERS: Final = 37
 # Before 04:00 homes with and without PV draw alike; so much of the profile with PV is one of the same size.
 _NIGHT: Final = slice(0, 16)
 _SAME_HOME: Final = sum(HOUSEHOLD_WH[_NIGHT]) / sum(HOUSEHOLD_WITH_PV_WH[_NIGHT])
@@ -233,3 +234,9 @@ def grid_draw_with_pv_wh(quarter: int, kwh_a_year: int) -> int:
 def production_wh(quarter: int, kwh_a_day: float) -> int:
     """What PV of this yield on a day in June makes in a quarter hour, by the sun."""
     return round(kwh_a_day * 1_000 * SUN[quarter % QUARTERS_A_DAY] / sum(SUN))
+
+
+def wind_wh(quarter: int, kwh_a_day: float) -> int:
+    """What a turbine of this yield makes in a quarter hour: never nothing, by a breeze of some nine hours."""
+    breeze = 1 + 0.5 * sin(2 * pi * quarter / _BREEZE_QUARTERS)
+    return round(kwh_a_day * 1_000 / QUARTERS_A_DAY * breeze)

@@ -9,26 +9,32 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from apps.curves import sparkline
+from apps.demo.home import News
 from apps.demo.profiles import QUARTERS_A_DAY
-from apps.demo.street import News
-from apps.demo.watch import HomeState, Watch
+from apps.demo.watch import HomeState, Trade, Watch
 
 BAR_CELLS = 16
+TRADES_SHOWN = 7
 BLOCKS_PER_SECOND_TARGET = 3.0
 
 
 def render(watch: Watch, news: News, url: str) -> RenderableType:
     """The whole screen."""
-    return Group(_chain_panel(watch, news, url), _homes_table(watch), _news_text(news))
+    market = [_market_panel(watch)] if watch.auctions else []
+    return Group(_chain_panel(watch, news, url), *market, _homes_table(watch), _news_text(news))
 
 
 def status_line(watch: Watch, news: News) -> str:
     """The same in one line, for a pipe."""
-    return (
+    line = (
         f"{_clock(news)}  block {watch.height:,}  {watch.blocks_per_second:.2f} blocks/s  "
         f"{watch.transactions_per_second:.0f} tx/s  {watch.tokens:,} tokens hold {_kwh(watch.energy_wh)}  "
         f"covered {_kwh(watch.total('covered_wh'))} of {_kwh(watch.total('consumed_wh'))}"
     )
+    for auction in watch.auctions[:1]:
+        line += f"  auction {auction.number:,}: {_kwh(auction.energy_wh)} at {_price(auction.price)}"
+    return line
 
 
 def status_json(watch: Watch, news: News) -> str:
@@ -47,8 +53,19 @@ def status_json(watch: Watch, news: News) -> str:
         "sent": news.sent,
         "refused": news.failed,
         "sales": news.sales,
+        "auction": _auction_json(watch) if watch.auctions else None,
     }
     return json.dumps(status)
+
+
+def _auction_json(watch: Watch) -> dict[str, Any]:
+    auction = watch.auctions[0]
+    return {
+        "number": auction.number,
+        "priceWeiPerWh": str(auction.price),
+        "energyWh": auction.energy_wh,
+        "trades": len(watch.trades),
+    }
 
 
 def _chain_panel(watch: Watch, news: News, url: str) -> Panel:
@@ -72,6 +89,34 @@ def _chain_panel(watch: Watch, news: News, url: str) -> Panel:
         (f"   {news.sales} sales", ""),
     )
     return Panel(text, title=f"Crypto-Trading street, {_clock(news)}", subtitle=url, border_style="blue")
+
+
+def _market_panel(watch: Watch) -> Panel:
+    """The last auction, who traded in it, and the run of prices that led to it."""
+    auction, prices = watch.auctions[0], [each.price for each in reversed(watch.auctions)]
+    text = Text.assemble(
+        (f"{_price(auction.price)} per kWh", "bold"),
+        f"   {_kwh(auction.energy_wh)} in {len(watch.trades)} trades",
+        (f" of {auction.bids} bids and {auction.asks} asks\n", "dim"),
+        (f"the last {len(prices)} ", "dim"),
+        (sparkline(prices), "cyan"),
+        (f" {_price(min(prices))} to {_price(max(prices))}\n", "dim"),
+        *[part for trade in watch.trades[:TRADES_SHOWN] for part in _trade_parts(trade)],
+        ("…" if len(watch.trades) > TRADES_SHOWN else "", "dim"),
+    )
+    return Panel(
+        text, title=f"auction {auction.number:,}, cleared in block {auction.height:,}", border_style="cyan"
+    )
+
+
+def _trade_parts(trade: Trade) -> tuple[str | tuple[str, str], ...]:
+    seller, buyer = trade.seller.partition(" ")[0], trade.buyer.partition(" ")[0]
+    return (
+        f"{seller}→{buyer} ",
+        (f"{trade.energy_wh / 1_000:.2f}", "yellow"),
+        ("" if trade.price else " gift", "green"),
+        "   ",
+    )
 
 
 def _homes_table(watch: Watch) -> Table:
@@ -111,3 +156,8 @@ def _clock(news: News) -> str:
 
 def _kwh(energy_wh: int) -> str:
     return f"{energy_wh / 1_000:,.1f} kWh"
+
+
+def _price(wei_per_wh: int) -> str:
+    """Of a kWh, to a thousandth."""
+    return f"{wei_per_wh / 10**15:.3f}"

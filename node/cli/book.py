@@ -11,18 +11,20 @@ from node.cli.options import format_energy, format_price
 
 CHART_COLUMNS: Final = 64
 CHART_ROWS: Final = 11
+WIDE_COLUMNS: Final = 130  # from which on wishes have room
 FILE_COLUMNS: Final = 500
 
 
 def print_book(book: dict[str, Any], rows: int) -> None:
-    """Bids on the left, asks on the right, the best of both on top."""
-    table = columns(
-        "buyer", "wishes~", "order>", "kWh>", "bid>", "ask", "kWh>", "order>", "wishes~", "seller"
-    )
+    """Bids on the left, asks on the right, the best of both on top. Where there is no room for wishes, a star says that
+    an order has some."""
+    is_wide = _console().width >= WIDE_COLUMNS
+    left = ["buyer", *(["wishes"] if is_wide else []), "order>", "kWh>", "bid>"]
+    right = ["ask", *left[-2:0:-1], "seller"]
+    table = columns(*left, *right)
     for row in range(min(rows, max(len(book["bids"]), len(book["asks"])))):
         bid, ask = (side[row] if row < len(side) else None for side in (book["bids"], book["asks"]))
-        left = _side(bid)
-        table.add_row(*left, *reversed(_side(ask)))
+        table.add_row(*_side(bid, is_wide=is_wide), *reversed(_side(ask, is_wide=is_wide)))
     if table.row_count:
         print()
         print_table(table)
@@ -31,11 +33,15 @@ def print_book(book: dict[str, Any], rows: int) -> None:
             print(f"and {hidden} more: --orders 100, or ctt_orderBook")
 
 
-def _side(order: dict[str, Any] | None) -> list[str]:
+def _side(order: dict[str, Any] | None, *, is_wide: bool) -> list[str]:
     if order is None:
-        return [""] * 5
-    owner = f"{order['owner'][:8]}…{order['owner'][-4:]}"
-    return [owner, wishes_of(order), str(order["orderId"]), kwh_of(order), price_of(order, "limit")]
+        return [""] * (5 if is_wide else 4)
+    owner = f"{order['owner'][:6]}…{order['owner'][-4:]}"
+    wishes, limit = wishes_of(order), price_of(order, "limit")
+    figures = [str(order["orderId"]), kwh_of(order)]
+    if is_wide:
+        return [owner, wishes, *figures, limit]
+    return [owner, *figures, f"{limit}{'*' if wishes else ''}"]
 
 
 def print_stairs(book: dict[str, Any]) -> None:
@@ -49,32 +55,35 @@ def print_stairs(book: dict[str, Any]) -> None:
     most = max(sum(step.energy_wh for step in side) for side in (bids, asks))
     print("\n  per kWh   demand ━━━   supply ═══   (limits and whole orders, wishes apart)")
     for at, (price, row) in enumerate(rows):
-        label = _rounded(price) if at % 2 == 0 else ""
+        label = rounded_price(price) if at % 2 == 0 else ""
         print(f"{label:>9} ┤{row}")
     print(f"{'':>9} └{'─' * CHART_COLUMNS}")
     end = f"{format_energy(most)} kWh"
     print(f"{'':>10} 0{end:>{CHART_COLUMNS - 1}}")
 
 
-def _rounded(price: int) -> str:
-    """Three decimals, rounded down: a place on an axis."""
+def rounded_price(price: int) -> str:
+    """Three decimals, rounded down: for axes and ranges."""
     thousandths = price * 1_000 // 10**15
     return f"{thousandths // 1_000}.{thousandths % 1_000:03d}"
 
 
 def columns(*titles: str) -> Table:
-    """Columns whose title ends with > are aligned to the right; one that ends with ~ is wrapped where room is short."""
+    """Columns whose title ends with > are aligned to the right."""
     table = Table(box=None, pad_edge=False)
     for title in titles:
         justify: Literal["left", "right"] = "right" if title.endswith(">") else "left"
-        table.add_column(title.rstrip(">~"), justify=justify, no_wrap=not title.endswith("~"))
+        table.add_column(title.rstrip(">"), justify=justify, no_wrap=True)
     return table
 
 
 def print_table(table: Table) -> None:
+    _console().print(table)
+
+
+def _console() -> Console:
     """A file or a pipe is as wide as it takes."""
-    width = None if sys.stdout.isatty() else FILE_COLUMNS
-    Console(highlight=False, width=width).print(table)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else FILE_COLUMNS)
 
 
 def price_of(members: dict[str, Any], name: str) -> str:

@@ -15,7 +15,16 @@ from apps.curves import sparkline
 from ctt_state.crypto import address_of
 from ctt_state.modules.market import MARKET
 from ctt_state.units import UINT64_MAX, Address, Wei, Wh, hex_of
-from node.cli.book import columns, kwh_of, price_of, print_book, print_stairs, print_table, wishes_of
+from node.cli.book import (
+    columns,
+    kwh_of,
+    price_of,
+    print_book,
+    print_stairs,
+    print_table,
+    rounded_price,
+    wishes_of,
+)
 from node.cli.governance import results
 from node.cli.options import (
     address,
@@ -313,7 +322,7 @@ async def _foresee(
     lines = [
         head,
         f"counts for what can be delivered: {holds}",
-        f"auction {clearing['auction']} would now come to {clearing['energy']} at {clearing['price']}",
+        f"auction {clearing['auction']} would now come to {_result(clearing)}",
         _own_part(moved, paid, fee, is_bid=is_bid),
     ]
     return Foretold(
@@ -322,9 +331,14 @@ async def _foresee(
     )
 
 
+def _result(told: dict[str, Any]) -> str:
+    """What an auction comes to. Between partners there may be energy and no common price."""
+    return f"{told['energy']} at {told['price']}" if int(told["energyWh"]) else "nothing"
+
+
 def _own_part(moved: Wh, paid: Wei, fee: Wei, *, is_bid: bool) -> str:
     if not moved:
-        return "of which nothing for this account: the order would stand on"
+        return "this account would trade nothing yet: the order would stand on"
     what = f"of which this account {'buys' if is_bid else 'sells'} {format_energy(moved)} kWh"
     if not is_bid:
         return f"{what} and gets {format_amount(paid)}"
@@ -347,15 +361,15 @@ async def run_show(client: Client, options: argparse.Namespace) -> None:
     lines = [
         f"tariff    {price_of(market, 'floor')} to {price_of(market, 'ceiling')} per kWh, {fee}",
         f"auction   {market['auction']}: {left}, to the end of block {market['lastBlock']}",
-        f"now       it would come to {told['clearing']['energy']} at {told['clearing']['price']}",
+        f"now       it would come to {_result(told['clearing'])}",
         f"book      {book['bidCount']} bids, {book['askCount']} asks; {market['ordersMax']} orders can stand",
     ]
     if auctions:
         prices = [int(each["priceWeiPerWh"]) for each in reversed(auctions) if int(each["energyWh"])]
         last = auctions[0]
-        lines.append(f"last      auction {last['auction']}: {last['energy']} at {last['price']}")
+        lines.append(f"last      auction {last['auction']}: {_result(last)}")
         if len(prices) > 1:
-            low, high = format_price(min(prices)), format_price(max(prices))
+            low, high = rounded_price(min(prices)), rounded_price(max(prices))
             lines.append(f"prices    {sparkline(prices)}  {low} to {high}")
     show(options, lines, {})
     print_book(book, options.orders)
@@ -373,7 +387,7 @@ async def run_orders(client: Client, options: argparse.Namespace) -> None:
     if not orders:
         show(options, [f"{found['owner']} has no standing order"], {})
         return
-    table = columns("order", "side", "kWh>", "limit>", "wishes~", "until", "placed by")
+    table = columns("order", "side", "kWh>", "limit>", "wishes", "until", "placed by")
     for each in orders:
         table.add_row(
             str(each["orderId"]),
