@@ -4,7 +4,8 @@ Each answer is of the state that one block left, whose height it names; `block` 
 takes orders then is the auction of the block after it.
 """
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from ctt_state.abi import Revert, decode_values
 from ctt_state.block import BlockContext, Log
@@ -22,7 +23,8 @@ from ctt_state.records import (
     Order,
     Standing,
 )
-from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, Address, Height, Wei, hex_of
+from ctt_state.transaction import intrinsic_gas_of
+from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, Address, Height, Wei, Wh, hex_of
 from ctt_state.view import Lookup, StateView, find
 from rpc import schemas
 from rpc.ctt_energy import SOURCES
@@ -52,6 +54,7 @@ TRADES_SHOWN_MAX: Final = 100
 
 _BLOCK: Final = Param("block", BLOCK, Tag.LATEST)
 _PAGE: Final = (Param("offset", COUNT, 0), Param("limit", PAGE_SIZE, TOKENS_PAGE_MAX))
+_TRADED: Final = tuple([param for param in Traded.params if not param.indexed])
 _CLEAR: Final = MARKET.named("clear()")
 
 
@@ -66,6 +69,20 @@ class _State(NamedTuple):
     def auction(self) -> int:
         """That takes what the block after this one says."""
         return auction_at(self.height + 1, self.rules.auction_blocks)
+
+
+class _Trade(NamedTuple):
+    """As its event tells it."""
+
+    buyer: Address
+    seller: Address
+    energy_wh: Wh
+    price_wei_per_wh: Wei
+
+    @classmethod
+    def of(cls, log: Log) -> "_Trade":
+        moved, price = decode_values(_TRADED, log.data)[:2]
+        return cls(Address(log.topics[1][12:]), Address(log.topics[2][12:]), moved, price)
 
 
 def _state(caller: Caller, block: BlockRef) -> _State | None:
@@ -220,8 +237,8 @@ async def auctions(caller: Caller, first: int, limit: int, block: BlockRef) -> J
 def clearing(caller: Caller, request: CallObject | None, account: Address | None, block: BlockRef) -> Json:
     """What the current auction would come to if it were cleared now, and changes nothing: it costs no more gas than a
     block has. `call` to the market, a bid say, is made first; its refusal is error 3, with the reason and the ABI
-    error. `trades` are the first 100 of `tradeCount`; with `account` given, of its own. Null on a chain without a
-    market."""
+    error. `trades` are the first 100 of `tradeCount`; with `account` given, of its own, and `share` sums them up. Null
+    on a chain without a market."""
     state = _state(caller, block)
     if state is None:
         return None
@@ -235,14 +252,18 @@ def clearing(caller: Caller, request: CallObject | None, account: Address | None
         price, traded = decode_values(_CLEAR.outputs, _run(caller, view, clear, cleared_at))
     except Revert as revert:
         raise ExecutionReverted(revert) from None
-    trades = [log for log in view.logs[first:] if _is_trade(log, account)]
+    trades = [_Trade.of(log) for log in view.logs[first:] if log.topics[0] == Traded.topic]
+    tariff = find(state.lookup, MarketTariff, MarketTariff.key()) or NO_TARIFF
+    if account is not None:
+        trades = [trade for trade in trades if account in (trade.buyer, trade.seller)]
     return {
         "height": state.height,
         "auction": state.auction,
         **energy_price("price", price),
         **energy("energy", traded),
         "tradeCount": len(trades),
-        "trades": [_trade(log) for log in trades[:TRADES_SHOWN_MAX]],
+        "trades": [_trade(trade) for trade in trades[:TRADES_SHOWN_MAX]],
+        "share": None if account is None else _share(account, trades, tariff.grid_fee_wei_per_wh),
     }
 
 
@@ -255,6 +276,7 @@ def _of_market(request: CallObject) -> CallObject:
 
 def _run(caller: Caller, view: StateView, request: CallObject, height: Height) -> bytes:
     """Raises: Revert."""
+    view.charge(intrinsic_gas_of(request.data))
     header = caller.chain.head.block.header
     context = BlockContext(height, header.timestamp_ms, header.proposer)
     call = Call(view, request.sender, MARKET.address, request.value, context, caller.chain.parameters)
@@ -312,20 +334,24 @@ def _auction(record: Auction) -> dict[str, Json]:
     }
 
 
-def _is_trade(log: Log, account: Address | None) -> bool:
-    if log.topics[0] != Traded.topic:
-        return False
-    return account is None or account in (log.topics[1][12:], log.topics[2][12:])
-
-
-def _trade(log: Log) -> Any:
-    moved, price = decode_values(_TRADED, log.data)
+def _trade(trade: _Trade) -> dict[str, Json]:
     return {
-        "buyer": hex_of(log.topics[1][12:]),
-        "seller": hex_of(log.topics[2][12:]),
-        **energy("energy", moved),
-        **energy_price("price", price),
+        "buyer": hex_of(trade.buyer),
+        "seller": hex_of(trade.seller),
+        **energy("energy", trade.energy_wh),
+        **energy_price("price", trade.price_wei_per_wh),
     }
 
 
-_TRADED: Final = tuple(param for param in Traded.params if not param.indexed)
+def _share(account: Address, trades: Sequence[_Trade], grid_fee: Wei) -> dict[str, Json]:
+    """What an account's trades come to for it."""
+    bought = [trade for trade in trades if trade.buyer == account]
+    sold = [trade for trade in trades if trade.seller == account]
+    bought_wh = sum(trade.energy_wh for trade in bought)
+    return {
+        **energy("bought", bought_wh),
+        **money("paid", sum(trade.energy_wh * trade.price_wei_per_wh for trade in bought)),
+        **money("gridFee", bought_wh * grid_fee),
+        **energy("sold", sum(trade.energy_wh for trade in sold)),
+        **money("earned", sum(trade.energy_wh * trade.price_wei_per_wh for trade in sold)),
+    }

@@ -626,5 +626,18 @@ CLEARING: Final = shape(
             ),
             100,
         ),
+        "share": maybe(
+            shape(
+                "Share",
+                "what one account would buy and sell; the grid fee comes on top of what is paid",
+                {
+                    **energy("bought"),
+                    **money("paid"),
+                    **money("gridFee"),
+                    **energy("sold"),
+                    **money("earned"),
+                },
+            )
+        ),
     },
 )

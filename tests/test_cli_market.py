@@ -110,10 +110,9 @@ def test_what_an_order_comes_to_is_shown_before_it_is_sent(stall: Stall) -> None
     asked = stall.told("ask", "2", "0.16", key="ben")
     foretold = stall.told("bid", "1.5", "0.20", "--dry-run", key="cem")
     assert foretold["dryRun"] and foretold["gas"] > 21_000
-    assert foretold["energyWh"] == "1500"
-    price = int(foretold["clearing"]["priceWeiPerWh"])
-    assert foretold["paidWei"] == str(1_500 * price)
-    assert foretold["gridFeeWei"] == str(1_500 * 4 * 10**13)
+    price, share = int(foretold["clearing"]["priceWeiPerWh"]), foretold["clearing"]["share"]
+    assert (share["boughtWh"], share["soldWh"]) == ("1500", "0")
+    assert (share["paidWei"], share["gridFeeWei"]) == (str(1_500 * price), str(1_500 * 4 * 10**13))
     words = stall.done("bid", "1.5", "0.20", "--dry-run", key="cem")
     assert "of which this account buys 1.500 kWh for 0." in words and "grid fee of 0.06" in words
     assert stall.told("orders", ADDRESS["cem"])["bid"] is None  # nothing was sent

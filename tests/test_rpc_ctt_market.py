@@ -191,8 +191,15 @@ async def test_a_clearing_is_seen_with_an_order_that_is_not_sent(node: Served) -
     bid = call_of(BOB, BID, 2_000, 20 * CENT, 9)
     told = await node.call("ctt_clearing", bid)
     assert told["trades"] == [trade(BOB, ALICE, 2_000, 15)]
-    assert (await node.call("ctt_clearing", bid, hex_of(ALICE)))["tradeCount"] == 1
-    assert (await node.call("ctt_clearing", bid, hex_of(ADMIN)))["tradeCount"] == 0
+    assert told["share"] is None
+    buyer, seller, other = [
+        await node.call("ctt_clearing", bid, hex_of(each)) for each in (BOB, ALICE, ADMIN)
+    ]
+    assert [each["tradeCount"] for each in (buyer, seller, other)] == [1, 1, 0]
+    figures = ("boughtWh", "paid", "gridFee", "soldWh", "earned")
+    assert [buyer["share"][name] for name in figures] == ["2000", "0.3", "0.08", "0", "0"]
+    assert [seller["share"][name] for name in figures] == ["0", "0", "0", "2000", "0.3"]
+    assert {other["share"][name] for name in figures} == {"0"}
     assert (await node.call("ctt_market"))["orders"] == 1  # nothing has changed
 
 

@@ -14,7 +14,7 @@ from apps.client import Client, RpcError
 from apps.curves import sparkline
 from ctt_state.crypto import address_of
 from ctt_state.modules.market import MARKET
-from ctt_state.units import UINT64_MAX, Address, Wei, Wh, hex_of
+from ctt_state.units import UINT64_MAX, Address, hex_of
 from node.cli.book import (
     columns,
     kwh_of,
@@ -300,11 +300,10 @@ async def _foresee(
 ) -> Foretold:
     """What the auction would come to with this order, and the order in it."""
     try:
-        clearing, market, energy, balance = results(
+        clearing, energy, balance = results(
             await client.batch(
                 [
                     ("ctt_clearing", [request, hex_of(owner)]),
-                    ("ctt_market", []),
                     ("ctt_energyOf", [hex_of(owner)]),
                     ("eth_getBalance", [hex_of(owner), "latest"]),
                 ]
@@ -312,10 +311,6 @@ async def _foresee(
         )
     except RpcError as refusal:
         return Foretold([head, f"what it would come to cannot be told: {refusal}"], {"clearing": None})
-    trades = clearing["trades"]
-    moved = Wh(sum(int(each["energyWh"]) for each in trades))
-    paid = Wei(sum(int(each["energyWh"]) * int(each["priceWeiPerWh"]) for each in trades))
-    fee = Wei(moved * int(market["gridFeeWeiPerWh"]) if is_bid else 0)
     holds = (
         f"stored {energy['stored']}, room for {energy['spare']}, balance {format_amount(int(balance, 16))}"
     )
@@ -323,12 +318,9 @@ async def _foresee(
         head,
         f"counts for what can be delivered: {holds}",
         f"auction {clearing['auction']} would now come to {_result(clearing)}",
-        _own_part(moved, paid, fee, is_bid=is_bid),
+        _own_part(clearing["share"], is_bid=is_bid),
     ]
-    return Foretold(
-        lines,
-        {"clearing": clearing, "energyWh": str(moved), "paidWei": str(paid), "gridFeeWei": str(fee)},
-    )
+    return Foretold(lines, {"clearing": clearing})
 
 
 def _result(told: dict[str, Any]) -> str:
@@ -336,13 +328,16 @@ def _result(told: dict[str, Any]) -> str:
     return f"{told['energy']} at {told['price']}" if int(told["energyWh"]) else "nothing"
 
 
-def _own_part(moved: Wh, paid: Wei, fee: Wei, *, is_bid: bool) -> str:
-    if not moved:
+def _own_part(share: dict[str, Any], *, is_bid: bool) -> str:
+    if not int(share["boughtWh" if is_bid else "soldWh"]):
         return "this account would trade nothing yet: the order would stand on"
-    what = f"of which this account {'buys' if is_bid else 'sells'} {format_energy(moved)} kWh"
     if not is_bid:
-        return f"{what} and gets {format_amount(paid)}"
-    return f"{what} for {format_amount(paid)} and a grid fee of {format_amount(fee)}: {format_amount(paid + fee)}"
+        return f"of which this account sells {share['sold']} and gets {share['earned']}"
+    whole = int(share["paidWei"]) + int(share["gridFeeWei"])
+    return (
+        f"of which this account buys {share['bought']} for {share['paid']} and a grid fee of {share['gridFee']}: "
+        f"{format_amount(whole)}"
+    )
 
 
 # --- what stands and has cleared ------------------------------------------------------------------------------------
