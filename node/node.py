@@ -32,7 +32,7 @@ from node.journal import Journal
 from node.ledger import Ledger, decode_transactions
 from node.mempool import AlreadyKnown, Mempool, MempoolLimits, PoolRole
 from node.proofs import Pause, RecordProof, prove_records
-from node.pulse import Lag, Pulse
+from node.pulse import Pulse, Times
 from node.recovery import SenderRecovery
 from node.runner import Runner, head_of, read_clocks
 
@@ -342,8 +342,11 @@ class Node:
     def now_ms(self) -> Ms:
         return self._clocks().wall_ms
 
-    def loop_lag(self) -> Lag:
+    def loop_lag(self) -> Times:
         return self.pulse.lag()
+
+    def finality(self) -> Times:
+        return self.runner.finality.times()
 
     # --- its peers ------------------------------------------------------------------------------------------------
 

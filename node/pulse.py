@@ -1,4 +1,4 @@
-"""The event loop's pulse: how late the loop comes to what is due, whatever keeps it.
+"""How quick the node is: how late its event loop comes to what is due, and how soon proposals become final.
 
 Consensus shares the loop with clients and peers, so this is what their load may cost it. A loop that stands still
 cannot tell of it; a thread beside it does, with the place where it stands.
@@ -11,24 +11,58 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from ctt_state.units import Hash
+
 BEAT_S: Final = 0.05
 BEATS_KEPT: Final = 1_200  # a minute
+BLOCKS_KEPT: Final = 180
+PROPOSALS_KEPT: Final = 64  # without a certificate
 STANDSTILL_S: Final = 1.0  # above it the log has the loop's stack, once a standstill
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Lag:
-    """How late the beats of the last minute were, in ms."""
+class Times:
+    """How long what happened lately took."""
 
-    beats: int
+    count: int
     p50_ms: float
     p99_ms: float
     max_ms: float
+
+
+def times_of(times_ms: Collection[float]) -> Times:
+    """All zero of none."""
+    ordered = sorted(times_ms) or [0.0]
+    count = len(ordered) if times_ms else 0
+    return Times(count, ordered[len(ordered) // 2], ordered[(len(ordered) - 1) * 99 // 100], ordered[-1])
+
+
+class Finality:
+    """From a block's proposal, made or received here, to its certificate."""
+
+    def __init__(self) -> None:
+        self._proposed_ms: dict[Hash, int] = {}  # of blocks that are not final yet
+        self._took_ms: deque[int] = deque(maxlen=BLOCKS_KEPT)
+
+    def propose(self, block_hash: Hash, now_ms: int) -> None:
+        self._proposed_ms.setdefault(block_hash, now_ms)
+        if len(self._proposed_ms) > PROPOSALS_KEPT:
+            del self._proposed_ms[next(iter(self._proposed_ms))]
+
+    def finalize(self, block_hash: Hash, now_ms: int) -> None:
+        proposed_ms = self._proposed_ms.pop(block_hash, None)
+        if proposed_ms is not None:
+            self._took_ms.append(now_ms - proposed_ms)
+
+    def times(self) -> Times:
+        """Of the blocks of the last minute."""
+        return times_of(self._took_ms)
 
 
 class Pulse:
@@ -38,11 +72,9 @@ class Pulse:
         self._late_ms: deque[float] = deque(maxlen=BEATS_KEPT)
         self._last = 0.0
 
-    def lag(self) -> Lag:
-        late = sorted(self._late_ms)
-        if not late:
-            return Lag(0, 0.0, 0.0, 0.0)
-        return Lag(len(late), late[len(late) // 2], late[(len(late) - 1) * 99 // 100], late[-1])
+    def lag(self) -> Times:
+        """Of the beats of the last minute."""
+        return times_of(self._late_ms)
 
     async def run(self) -> None:
         """Cancel it to end it."""

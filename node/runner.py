@@ -57,6 +57,7 @@ from node.exits import Exit, Failure
 from node.journal import BelowFloor, Journal
 from node.ledger import BLOCK_TRANSACTIONS_MAX, BlockPlan, Ledger
 from node.mempool import Mempool
+from node.pulse import Finality
 from node.store import StorageFailed
 from node.unfinal import Executed, TooManyUnfinal, UnknownParent
 
@@ -150,6 +151,7 @@ class Runner:
         self._failure: BaseException | None = None
         self._is_stopping = False
         self._space = Space.AMPLE
+        self.finality = Finality()
 
     # --- what others call, on the loop ----------------------------------------------------------------------------
 
@@ -240,7 +242,13 @@ class Runner:
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
-            case Build() | Validate() | Cast() | Finalize():
+            case Validate(block):
+                self.finality.propose(block.header.hash, self._clocks().mono_ms)
+                self._give(effect)
+            case Finalize(block_hash, _):
+                self.finality.finalize(block_hash, self._clocks().mono_ms)
+                self._give(effect)
+            case Build() | Cast():
                 self._give(effect)
             case Broadcast(message):
                 self._outside.broadcast(message)
@@ -363,7 +371,9 @@ class Runner:
             for signed, reason in dropped:
                 log.info("dropped transaction 0x%s: %s", signed.transaction.hash.hex(), reason)
                 self._pool.drop(signed.transaction.hash)
-        return BlockBuilt(executed.final.block)
+        block = executed.final.block
+        self.finality.propose(block.header.hash, self._clocks().mono_ms)
+        return BlockBuilt(block)
 
     async def _validate(self, block: Block) -> Event:
         block_hash = block.header.hash

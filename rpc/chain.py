@@ -17,11 +17,11 @@ PoolContent = tuple[dict[Address, list[Signed]], dict[Address, list[Signed]]]
 RecordProof = tuple[bytes | None, tuple[bytes, ...]]
 
 
-class Lag(Protocol):
-    """How late the event loop's beats of the last minute were, in ms."""
+class Times(Protocol):
+    """How long what happened in the last minute took, in ms."""
 
     @property
-    def beats(self) -> int: ...
+    def count(self) -> int: ...
     @property
     def p50_ms(self) -> float: ...
     @property
@@ -100,4 +100,8 @@ class Chain(Protocol):
     def now_ms(self) -> Ms:
         """The node's clock, for calls at the pending block."""
 
-    def loop_lag(self) -> Lag: ...
+    def loop_lag(self) -> Times:
+        """How late the event loop's beats were."""
+
+    def finality(self) -> Times:
+        """From the proposals of blocks, made or received here, to their certificates."""

@@ -333,6 +333,7 @@ CHAIN_STATUS: Final = shape(
     },
     "ctt",
 )
+_QUANTILES: Final[dict[str, Schema]] = dict.fromkeys(("p50", "p99", "max"), MEASURE)
 NODE_STATUS: Final = shape(
     "NodeStatus",
     "the node, not its chain",
@@ -341,7 +342,12 @@ NODE_STATUS: Final = shape(
         "loopLagMs": shape(
             "LoopLag",
             "how late the event loop was in the last minute, ms",
-            {"beats": NUMBER, **dict.fromkeys(("p50", "p99", "max"), MEASURE)},
+            {"beats": NUMBER, **_QUANTILES},
+        ),
+        "finalityMs": shape(
+            "FinalityTime",
+            "from proposals to their certificates in the last minute, ms",
+            {"blocks": NUMBER, **_QUANTILES},
         ),
     },
 )

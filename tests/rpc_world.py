@@ -37,7 +37,7 @@ from ctt_state.units import ZERO_HASH, Address, Gas, Hash, Height, Ms, Wei
 from ctt_state.validators import Member, ValidatorSet
 from ctt_state.view import Lookup, Overlay
 from node.mempool import PoolFull
-from node.pulse import Lag
+from node.pulse import Times
 from rpc.chain import PoolContent, RecordProof
 from rpc.discovery import METHODS
 from rpc.server import RpcServer, ServerConfig, ServerLimits
@@ -77,7 +77,7 @@ class RpcWorld:
         market: MarketRules | None = None,
         tariff: MarketTariff | None = None,
     ) -> None:
-        self.lag = Lag(0, 0.0, 0.0, 0.0)
+        self.lag = self.finality_times = Times(0, 0.0, 0.0, 0.0)
         self.parameters = ChainParameters(
             chain_id=CHAIN_ID,
             genesis_hash=ZERO_HASH,
@@ -221,8 +221,11 @@ class RpcWorld:
         self._on_pending.append(listener)
         return lambda: self._on_pending.remove(listener)
 
-    def loop_lag(self) -> Lag:
+    def loop_lag(self) -> Times:
         return self.lag
+
+    def finality(self) -> Times:
+        return self.finality_times
 
     def now_ms(self) -> Ms:
         return Ms(START_MS + len(self._blocks) * PERIOD_MS)

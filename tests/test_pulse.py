@@ -6,7 +6,8 @@ from contextlib import suppress
 
 import pytest
 
-from node.pulse import BEAT_S, Pulse
+from ctt_state.units import Hash
+from node.pulse import BEAT_S, BLOCKS_KEPT, PROPOSALS_KEPT, Finality, Pulse
 
 
 async def beat(pulse: Pulse, seconds: float) -> None:
@@ -16,7 +17,7 @@ async def beat(pulse: Pulse, seconds: float) -> None:
 
 def test_nothing_is_late_before_the_first_beat() -> None:
     lag = Pulse().lag()
-    assert (lag.beats, lag.p50_ms, lag.p99_ms, lag.max_ms) == (0, 0, 0, 0)
+    assert (lag.count, lag.p50_ms, lag.p99_ms, lag.max_ms) == (0, 0, 0, 0)
 
 
 @pytest.mark.asyncio
@@ -31,7 +32,7 @@ async def test_what_holds_the_loop_shows() -> None:
     lag = pulse.lag()
     assert 200 <= lag.max_ms
     assert lag.p50_ms < lag.max_ms
-    assert 3 <= lag.beats <= 12
+    assert 3 <= lag.count <= 12
 
 
 @pytest.mark.asyncio
@@ -48,3 +49,25 @@ async def test_a_standstill_is_told_once_with_its_place(
     told = [record.getMessage() for record in caplog.records if "stood still" in record.getMessage()]
     assert len(told) == 1
     assert "stand_still_here" in told[0]
+
+
+def test_finality_is_from_the_first_proposal_to_the_certificate() -> None:
+    finality = Finality()
+    a, b = (Hash(bytes([each]) * 32) for each in (1, 2))
+    finality.propose(a, 100)
+    finality.propose(b, 120)
+    finality.propose(a, 130)
+    finality.finalize(a, 150)
+    finality.finalize(a, 190)
+    times = finality.times()
+    assert (times.count, times.p50_ms, times.max_ms) == (1, 50, 50)
+
+
+def test_proposals_that_never_become_final_are_forgotten() -> None:
+    finality = Finality()
+    for number in range(2 * BLOCKS_KEPT):
+        finality.propose(Hash(number.to_bytes(32, "big")), number)
+    assert len(finality._proposed_ms) == PROPOSALS_KEPT
+    for number in range(2 * BLOCKS_KEPT):
+        finality.finalize(Hash(number.to_bytes(32, "big")), 2 * BLOCKS_KEPT)
+    assert finality.times().count == PROPOSALS_KEPT
