@@ -367,9 +367,15 @@ def test_what_is_no_database_is_refused(url: str) -> None:
 
 
 def test_a_database_that_is_away_is_said_to_be(history: History, tmp_path: Path) -> None:
-    for url in (f"postgresql://nobody@/x?host={tmp_path}", f"sqlite:///{tmp_path}/none/index.db"):
+    for url in (f"postgresql://nobody@/x?host={tmp_path}", f"sqlite:///{tmp_path}"):
         with pytest.raises(DatabaseAway, match="the database: "):
             Store(url, history.genesis, UTC)
+
+
+def test_a_file_gets_its_directory_or_is_refused(history: History, tmp_path: Path) -> None:
+    Store(f"sqlite:///{tmp_path}/new/index.db", history.genesis, UTC).close()
+    with pytest.raises(Refused, match=r"no place for .*index.db/index.db"):
+        Store(f"sqlite:///{tmp_path}/new/index.db/index.db", history.genesis, UTC)
 
 
 # --- the page ---

@@ -231,9 +231,11 @@ class Door:
     def __init__(self, url: str) -> None:
         self._url = url
         self._requests = 0
+        self.tokens: set[str | None] = set()
 
     async def answer(self, request: web.Request) -> web.Response:
         calls = await request.json()
+        self.tokens.add(request.headers.get("Authorization"))
         self._requests += 1
         if self._requests % 3 == 0:
             return web.json_response([refusal(call, retry_after_ms=5) for call in calls])
@@ -252,8 +254,8 @@ def refusal(call: dict[str, Any], **data: int) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": call["id"], "error": error}
 
 
-async def fetch(url: str, count: int) -> list[Fetched]:
-    async with Client(url) as client, aclosing(Feed(client).blocks(0)) as ranges:
+async def fetch(url: str, count: int, token: str | None = None) -> list[Fetched]:
+    async with Client(url, token) as client, aclosing(Feed(client).blocks(0)) as ranges:
         found: list[Fetched] = []
         while len(found) < count:
             found += await anext(ranges)
@@ -262,16 +264,18 @@ async def fetch(url: str, count: int) -> list[Fetched]:
 
 def test_a_door_that_gives_little_gives_the_same_blocks(node: LiveNode) -> None:
     async def compare() -> None:
-        app = web.Application()
-        app.router.add_post("/", Door(node.url).answer)
+        app, door = web.Application(), Door(node.url)
+        app.router.add_post("/", door.answer)
         runner = web.AppRunner(app)
         await runner.setup()
         port = free_port()
         await web.TCPSite(runner, "127.0.0.1", port).start()
         try:
-            assert await fetch(f"http://127.0.0.1:{port}", 60) == await fetch(node.url, 60)
+            found = await fetch(f"http://127.0.0.1:{port}", 60, "ctt_secret")
         finally:
             await runner.cleanup()
+        assert door.tokens == {"Bearer ctt_secret"}
+        assert found == await fetch(node.url, 60)
 
     asyncio.run(compare())
 

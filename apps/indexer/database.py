@@ -7,6 +7,7 @@ PostgreSQL takes rows by COPY, and gets a partition of a table for each month th
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -61,12 +62,7 @@ SILENCE_MS_MAX: Final = 10_000  # of a server that is to acknowledge what it was
 MS_PER_SECOND: Final = 1_000
 MS_PER_DAY: Final = 86_400_000
 
-# A batch that a crash takes from the disk is fetched again, so nothing waits for the disk.
-_POSTGRESQL: Final = {
-    "connect_timeout": CONNECT_SECONDS,
-    "tcp_user_timeout": SILENCE_MS_MAX,
-    "options": "-c synchronous_commit=off",
-}
+_POSTGRESQL: Final = {"connect_timeout": CONNECT_SECONDS, "tcp_user_timeout": SILENCE_MS_MAX}
 
 
 class Refused(Exception):
@@ -130,6 +126,7 @@ class Store:
         self._zone = zone
         self._partitions: set[str] = set()
         engine = connect(url)
+        _make_directory(engine.url)
         with _reaching():
             self._connection = engine.connect()
             self._is_sqlite = self._connection.dialect.name == "sqlite"
@@ -143,6 +140,8 @@ class Store:
         with self._connection.begin():
             self._check(genesis, rebuild=rebuild)
         with self._connection.begin():
+            if not self._is_sqlite:  # a batch that a crash takes from the disk is fetched again
+                self._connection.exec_driver_sql("SET synchronous_commit = off")
             for table in _CHANGES:
                 table.create(self._connection, checkfirst=False)
             self.position = self._read_position()
@@ -314,6 +313,15 @@ class Store:
                 f"WITH (fillfactor = {table.info.get('fillfactor', 100)})"
             )
             self._partitions.add(name)
+
+
+def _make_directory(url: URL) -> None:
+    """Of SQLite's file. Raises: Refused."""
+    if url.drivername == "sqlite" and url.database:
+        try:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise Refused(f"no place for {url.database}: {fault}") from None
 
 
 def _encode(table: Table, rows: Iterable[Row]) -> Iterable[Row]:

@@ -102,9 +102,8 @@ async def _check_chain(feed: Feed, position: Position, genesis: Genesis) -> None
 async def _finish(writing: "asyncio.Task[None]", store: Store) -> None:
     """Lets it come to its end, or stops it: a batch is written whole or not at all."""
     done, _ = await asyncio.wait((writing,), timeout=STOP_SECONDS_MAX)
-    if not done:
-        await asyncio.to_thread(store.interrupt)
-    await asyncio.gather(writing, return_exceptions=True)
+    stopping = [] if done else [asyncio.to_thread(store.interrupt)]
+    await asyncio.gather(writing, *stopping, return_exceptions=True)
 
 
 class Progress:
