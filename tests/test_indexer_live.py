@@ -14,7 +14,7 @@ from typing import Any, Final
 import psycopg
 import pytest
 from aiohttp import ClientSession, web
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from apps.client import Client
@@ -287,3 +287,16 @@ def test_a_node_that_lost_its_blocks_is_waited_for(node: LiveNode) -> None:
 
     with pytest.raises(NodeAway, match="has no block 1000000 yet"):
         asyncio.run(ask())
+
+
+def test_a_database_that_takes_nothing_is_given_up(ctt: Ctt, node: LiveNode, tmp_path: Path) -> None:
+    """It opens each time, so opening is no progress."""
+    url = f"sqlite:///{tmp_path}/index.db"
+    assert ctt("--rpc", node.url, "--database", url, "--once").code == 0
+    with connect(url).begin() as connection:
+        connection.execute(
+            text("CREATE TRIGGER full BEFORE INSERT ON blocks BEGIN SELECT whole_add('x', 1); END")
+        )
+    found = ctt("--rpc", node.url, "--database", url, "--patience", "0.6")
+    assert found.code == 69
+    assert found.err.startswith("ctt: the database: user-defined function raised exception; gave up")

@@ -101,7 +101,7 @@ def _parse(url: str) -> URL:
 
 
 def connect(url: str) -> Engine:
-    """The database, for programs that read it too. Raises: as `check_url`."""
+    """The database, for programs that read it too. Raises: UnknownDatabase."""
     parsed = _parse(url)
     if parsed.drivername != "sqlite":
         return create_engine(parsed, poolclass=NullPool, connect_args=_POSTGRESQL)
@@ -286,11 +286,11 @@ class Store:
             if rows:
                 self._connection.exec_driver_sql(_INSERT[table.name], list(_encode(table, rows)))
             return
+        if not rows:
+            return
         if "time_ms" in table.c:
             place = list(table.c.keys()).index("time_ms")
             self._add_partitions(table, {row[place] for row in rows})
-        if not rows:
-            return
         driver: Any = self._connection.connection.driver_connection
         with driver.cursor().copy(_COPY[table.name]) as copy:
             copy.set_types(_TYPES[table.name])

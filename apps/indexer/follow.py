@@ -71,18 +71,22 @@ async def _follow(settings: Settings, store: Store, progress: "Progress") -> Non
         goal = await feed.head() if settings.once else None
         log.info("goes on after block %d", store.position.height)
         after, tariff = store.position, store.tariff
-        writing = asyncio.create_task(asyncio.sleep(0))
+        writing: asyncio.Task[None] = asyncio.create_task(asyncio.sleep(0))
         try:
             async with aclosing(feed.blocks(after.height + 1)) as ranges:
                 while goal is None or after.height < goal:
                     batch = await asyncio.to_thread(Batch, await anext(ranges), after, tariff)
                     after, tariff = batch.last, batch.tariff
                     await asyncio.shield(writing)
-                    writing = asyncio.create_task(asyncio.to_thread(store.write, batch))
-                    progress.note(batch)
+                    writing = asyncio.create_task(_write(store, batch, progress))
             await asyncio.shield(writing)
         finally:
             await _finish(writing, store)
+
+
+async def _write(store: Store, batch: Batch, progress: "Progress") -> None:
+    await asyncio.to_thread(store.write, batch)
+    progress.note(batch)
 
 
 async def _check_chain(feed: Feed, position: Position, genesis: Genesis) -> None:
