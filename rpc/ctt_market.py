@@ -117,7 +117,7 @@ def market(caller: Caller, block: BlockRef) -> Json:
     }
 
 
-@MARKET_METHODS.method("ctt_orderBook", *_PAGE, _BLOCK, cost=20, result=schemas.maybe(schemas.ORDER_BOOK))
+@MARKET_METHODS.method("ctt_orderBook", *_PAGE, _BLOCK, cost=10, result=schemas.maybe(schemas.ORDER_BOOK))
 async def order_book(caller: Caller, offset: int, limit: int, block: BlockRef) -> Json:
     """The standing orders, both sides from `offset` on, 1 to 100 of each: bids from the highest limit down, asks from
     the lowest up, equal ones in the order of time. A wish's price may be another than the limit. `next` is null when
@@ -199,7 +199,7 @@ def mandate(caller: Caller, owner: Address, platform: Address, block: BlockRef) 
     Param("from", COUNT, UINT64_MAX),
     Param("limit", PAGE_SIZE, TOKENS_PAGE_MAX),
     _BLOCK,
-    cost=10,
+    cost=5,
     result=schemas.maybe(schemas.AUCTIONS),
 )
 async def auctions(caller: Caller, first: int, limit: int, block: BlockRef) -> Json:
@@ -230,7 +230,7 @@ async def auctions(caller: Caller, first: int, limit: int, block: BlockRef) -> J
     Param("call", CALL, None),
     Param("account", ADDRESS, None),
     _BLOCK,
-    cost=50,
+    cost=30,
     result=schemas.maybe(schemas.CLEARING),
     errors=(ExecutionReverted,),
 )

@@ -38,7 +38,7 @@ from node.cli.options import (
     price_per_kwh,
     source_price,
 )
-from node.cli.transact import Foretold, Refusals, Sent, add_command, add_dealing, bounded, deal, plain, show
+from node.cli.transact import Foretold, Refusals, Sent, add_command, add_dealing, bounded, deal, show
 from node.exits import Exit, Failure
 from node.keys import load_key
 
@@ -58,10 +58,6 @@ examples:
 PAGE_MAX: Final = 100
 HISTORY: Final = 40  # auctions in the run of prices
 PERIOD_BLOCKS: Final = 30  # over which the time a block takes is reckoned
-
-
-def _readable(name: str, value: object) -> str:
-    return hex_of(value) if isinstance(value, bytes) else plain(name, value)
 
 
 REFUSALS: Final = Refusals(
@@ -87,8 +83,7 @@ REFUSALS: Final = Refusals(
         "NotPlacer": "order {orderId} was placed by {placer}, not by {caller}",
         "NoMandate": "{owner} has given {platform} no mandate",
         "OutsideMandate": "{asked} is asked for; the mandate's limit is {limit} (Wh, wei per Wh or auction)",
-    },
-    _readable,
+    }
 )
 
 
