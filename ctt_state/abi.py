@@ -127,13 +127,30 @@ def _parse_type(text: str) -> Type:
 # --- encoding ------------------------------------------------------------------------------------------------------
 
 
+def _number_word(value: int) -> bytes:
+    return value.to_bytes(WORD, "big")
+
+
+def _address_word(value: bytes) -> bytes:
+    return _ADDRESS_PADDING + value
+
+
+def _fixed_word(value: bytes) -> bytes:
+    return value.ljust(WORD, b"\0")
+
+
+_ADDRESS_PADDING: Final = bytes(12)
+_WORD_ENCODERS: Final[dict[str, Callable[[Any], bytes]]] = {
+    "uint": _number_word,
+    "bool": _number_word,
+    "address": _address_word,
+    "fixed": _fixed_word,
+}
+
+
 def encode_word(kind: Type, value: Any) -> bytes:
     """One static value as its 32 bytes."""
-    if kind.kind == "uint" or kind.kind == "bool":
-        return int(value).to_bytes(WORD, "big")
-    if kind.kind == "address":
-        return bytes(12) + bytes(value)
-    return bytes(value).ljust(WORD, b"\0")
+    return _WORD_ENCODERS[kind.kind](value)
 
 
 def encode_values(params: Sequence[Param], values: Sequence[Any]) -> bytes:
@@ -290,16 +307,18 @@ class Event:
     def __init__(self, declaration: str) -> None:
         self.name, self.params, _ = _parse_declaration(declaration)
         self.topic = keccak(_canonical(self.name, self.params).encode())
-        self._indexed = tuple(i for i, param in enumerate(self.params) if param.indexed)
-        self._plain = tuple(i for i, param in enumerate(self.params) if not param.indexed)
-        self._plain_params = tuple(self.params[i] for i in self._plain)
-        self._all_words = not any(param.type.is_dynamic for param in self.params)
+        plain = [i for i, param in enumerate(self.params) if not param.indexed]
+        self._plain = tuple(plain)
+        self._plain_params = tuple(self.params[i] for i in plain)
+        # Every reading emits a few events, so how their words are encoded is looked up once.
+        self._indexed = [(i, _WORD_ENCODERS[p.type.kind]) for i, p in enumerate(self.params) if p.indexed]
+        all_words = all(param.type.is_word for param in self._plain_params)
+        self._words = [(i, _WORD_ENCODERS[self.params[i].type.kind]) for i in plain] if all_words else None
 
     def __call__(self, *values: Any) -> Emission:
-        params = self.params
-        topics = (self.topic, *[encode_word(params[i].type, values[i]) for i in self._indexed])
-        if self._all_words:
-            return Emission(topics, b"".join([encode_word(params[i].type, values[i]) for i in self._plain]))
+        topics = (self.topic, *[encode(values[i]) for i, encode in self._indexed])
+        if self._words is not None:
+            return Emission(topics, b"".join([encode(values[i]) for i, encode in self._words]))
         return Emission(topics, encode_values(self._plain_params, [values[i] for i in self._plain]))
 
     def to_json(self) -> dict[str, Any]:
