@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ctt_state.modules.ctt.shelf import Region, region_of
 from ctt_state.modules.market.orders import crosses
+from ctt_state.origin import NO_ORIGIN, SOURCE_MAX, Origin, add
 from ctt_state.records import (
     PAGE_ORDERS,
     PAGE_TOKENS,
@@ -114,6 +115,7 @@ def audit(records: Iterable[tuple[bytes, Record]], issued_wei: Wei) -> Iterator[
     yield from _audit_currency(books, Wei(issued_wei + totals.outstanding_wei))
     yield from _audit_treasury(books, totals)
     yield from _audit_supply(books, config, supply)
+    yield from _audit_origin(books, supply)
     yield from _audit_shelves(books)
     yield from _audit_meters(books)
     yield from _audit_sets(books)
@@ -164,6 +166,27 @@ def _audit_supply(books: _Books, config: CttConfig | None, supply: CttSupply) ->
     for token_id, token in books.tokens.items():
         if token.energy_wh > config.highest_capability_wh:
             yield f"token {token_id} holds {token.energy_wh} Wh, above {config.highest_capability_wh} Wh"
+
+
+def _audit_origin(books: _Books, supply: CttSupply) -> Iterator[str]:
+    held, retired = NO_ORIGIN, NO_ORIGIN
+    for token_id, token in books.tokens.items():
+        if not _can_be(token.origin, token.energy_wh):
+            yield f"token {token_id} holds {token.energy_wh} Wh, which cannot be of origin {token.origin}"
+        held = add(held, token.origin)
+    for address, prosumer in books.prosumers.items():
+        if not _can_be(prosumer.retired, prosumer.covered_wh):
+            yield f"0x{address.hex()} was covered {prosumer.covered_wh} Wh, not of origin {prosumer.retired}"
+        retired = add(retired, prosumer.retired)
+    for what, found, told in (("tokens hold", held, supply.origin), ("was retired", retired, supply.retired)):
+        if found != told:
+            yield f"what {what} is of origin {found}, the supply says {told}"
+
+
+def _can_be(origin: Origin, energy_wh: int) -> bool:
+    """Whether so much energy can have this origin, in the one form that it is written in."""
+    in_form = len(origin) <= SOURCE_MAX and (not origin or origin[-1] > 0)
+    return in_form and min(origin, default=0) >= 0 and sum(origin) <= energy_wh
 
 
 def _audit_shelves(books: _Books) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Final
 from ctt_state.crypto import address_of, sha256
 from ctt_state.document import SAFE_INTEGER_MAX, Field
 from ctt_state.errors import InvalidGenesis
-from ctt_state.modules.ctt.prosumer import SOURCE_MAX
+from ctt_state.origin import SOURCE_MAX
 from ctt_state.records import PAGE_TOKENS, CttConfig, Meter, Prosumer, Reading, Record, ShelfPage, Token
 from ctt_state.units import ZERO_ADDRESS, Address, Ms, TokenId, Watt, Wh, hex_of
 

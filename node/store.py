@@ -88,7 +88,7 @@ __all__ = [
     "check_absent",
 ]
 
-SCHEMA_VERSION: Final = 2  # 1 had no sets of validators
+SCHEMA_VERSION: Final = 3  # 2 had no origin of energy
 UNDO_BLOCKS: Final = 512  # how many blocks back the state can be read
 CERTIFICATES_APART_MAX: Final = 30  # heights from one kept certificate to the next, where there were so many
 LOAD_BATCH_BYTES: Final = 4 * MIB  # of genesis rows at once in memory

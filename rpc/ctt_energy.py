@@ -7,6 +7,7 @@ know is null.
 from typing import Final, NamedTuple, TypeVar
 
 from ctt_state.modules.ctt.shelf import refresh
+from ctt_state.origin import SOURCES
 from ctt_state.records import (
     PAGE_TOKENS,
     CttConfig,
@@ -22,7 +23,7 @@ from ctt_state.units import ZERO_ADDRESS, Address, Height, TokenId, hex_of
 from ctt_state.view import Lookup, find
 from rpc import schemas
 from rpc.door import Caller
-from rpc.figures import energy, energy_price, money, power
+from rpc.figures import energy, energy_price, money, origin, power
 from rpc.jsontext import Json
 from rpc.methods import Registry
 from rpc.params import ADDRESS, BLOCK, COUNT, PAGE_SIZE, TOKENS_PAGE_MAX, BlockRef, Param, Tag
@@ -30,8 +31,6 @@ from rpc.params import ADDRESS, BLOCK, COUNT, PAGE_SIZE, TOKENS_PAGE_MAX, BlockR
 R = TypeVar("R", bound=Record)
 
 ENERGY: Final = Registry()
-
-SOURCES: Final = ("none", "solar", "wind", "hydro", "biomass", "other")
 
 _BLOCK: Final = Param("block", BLOCK, Tag.LATEST)
 
@@ -62,7 +61,8 @@ def _find(caller: Caller, block: BlockRef, kind: type[R], key: bytes) -> tuple[_
 @ENERGY.method("ctt_supply", _BLOCK, result=schemas.maybe(schemas.SUPPLY))
 def supply(caller: Caller, block: BlockRef) -> Json:
     """The CTT: its name and admin, how many tokens there are and may be, what one holds and costs empty, and the energy
-    in all of them: what was ever stored less what was ever covered. Null while it is not created."""
+    in all of them: what was ever stored less what was ever covered. `origin` is the energy in tokens by source,
+    `retired` what was covered. Null while it is not created."""
     state = _state(caller, block)
     if state is None:
         return None
@@ -77,16 +77,18 @@ def supply(caller: Caller, block: BlockRef) -> Json:
         **energy("tokenCapability", config.capability_wh),
         **money("emptyTokenPrice", config.empty_price_wei),
         **energy("energyStored", held.energy_wh),
+        **origin("origin", held.origin, held.energy_wh),
         **energy("everStored", held.refilled_wh),
         **energy("everCovered", held.covered_wh),
+        **origin("retired", held.retired, held.covered_wh),
     }
 
 
 @ENERGY.method("ctt_token", Param("tokenId", COUNT), _BLOCK, result=schemas.maybe(schemas.TOKEN))
 def token(caller: Caller, token_id: int, block: BlockRef) -> Json:
-    """A token: whose it is, the energy in it, whether it is on sale and for how much. The selling price is the token's
-    price and that of its energy together; prices are those last set, also while it is not on sale. Null when there is
-    no such token."""
+    """A token: whose it is, the energy in it and where that comes from, whether it is on sale and for how much. The
+    selling price is the token's price and that of its energy together; prices are those last set, also while it is not
+    on sale. Null when there is no such token."""
     found = _find(caller, block, Token, Token.key(TokenId(token_id)))
     if found is None:
         return None
@@ -125,8 +127,9 @@ def tokens_of(caller: Caller, owner: Address, offset: int, limit: int, block: Bl
 @ENERGY.method("ctt_prosumer", Param("address", ADDRESS), _BLOCK, result=schemas.maybe(schemas.PROSUMER))
 def prosumer(caller: Caller, address: Address, block: BlockRef) -> Json:
     """A prosumer: its meter, how its tokens are charged, and its totals. Of what was produced, the rest that was not
-    stored went to the grid; of what was consumed, the rest that tokens did not cover is billed. `lastReading` are the
-    registers its meter last reported. Null for an address without tokens or meter."""
+    stored went to the grid; of what was consumed, the rest that tokens did not cover is billed. `retired` is what they
+    covered, by source. `lastReading` are the registers its meter last reported. Null for an address without tokens or
+    meter."""
     found = _find(caller, block, Prosumer, Prosumer.key(address))
     if found is None:
         return None
@@ -150,6 +153,7 @@ def prosumer(caller: Caller, address: Address, block: BlockRef) -> Json:
         **energy("everFedToGrid", owner.produced_wh - owner.stored_wh),
         **energy("everConsumed", owner.consumed_wh),
         **energy("everCovered", owner.covered_wh),
+        **origin("retired", owner.retired, owner.covered_wh),
         **energy("everBilled", owner.consumed_wh - owner.covered_wh),
         "lastReading": _last_reading(state.lookup, owner.meter, address),
     }
@@ -202,6 +206,7 @@ def _token(token_id: int, token: Token, config: CttConfig) -> dict[str, Json]:
         "tokenId": token_id,
         "owner": hex_of(token.owner),
         **energy("energy", token.energy_wh),
+        **origin("origin", token.origin, token.energy_wh),
         "chargePercent": token.energy_wh
         * 100
         // config.capability_wh,  # above 100 when the capability was lowered

@@ -12,6 +12,7 @@ from ctt_state.block import BlockContext, Log
 from ctt_state.modules.call import Call, MarketRules
 from ctt_state.modules.market import MARKET
 from ctt_state.modules.market.module import NO_BOOK, NO_STANDING, NO_TARIFF, Traded, auction_at
+from ctt_state.origin import SOURCES
 from ctt_state.records import (
     AUCTIONS_KEPT,
     PAGE_ORDERS,
@@ -27,7 +28,6 @@ from ctt_state.transaction import intrinsic_gas_of
 from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, Address, Height, Wei, Wh, hex_of
 from ctt_state.view import Lookup, StateView, find
 from rpc import schemas
-from rpc.ctt_energy import SOURCES
 from rpc.door import Caller
 from rpc.errors import ExecutionReverted, InvalidParams
 from rpc.figures import energy, energy_price, money

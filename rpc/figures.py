@@ -8,6 +8,7 @@ the chain can never hold so many.
 
 from typing import Final
 
+from ctt_state.origin import SOURCES, Origin, by_source
 from rpc.jsontext import Json
 
 WH_PER_KWH: Final = 1_000
@@ -16,6 +17,14 @@ WEI_PER_COIN: Final = 10**18  # the settlement currency has 18 decimals, as wall
 
 def energy(name: str, wh: int) -> dict[str, Json]:
     return {f"{name}Wh": str(wh), name: f"{_thousandths(wh)} kWh"}
+
+
+def origin(name: str, of: Origin, wh: int) -> dict[str, Json]:
+    """So much energy of this origin, by source."""
+    figures: dict[str, Json] = {}
+    for source, part in zip(SOURCES, by_source(of, wh), strict=True):
+        figures |= energy(source, part)
+    return {name: figures}
 
 
 def power(name: str, watt: int) -> dict[str, Json]:

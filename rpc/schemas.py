@@ -6,6 +6,8 @@ A schema with a title is published once, under its title, and referred to wherev
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ctt_state.origin import SOURCES
+
 Schema = dict[str, Any]
 
 
@@ -409,6 +411,11 @@ RECEIPT_PROOF: Final = shape(
         "receiptBranch": listed(HASH),
     },
 )
+ORIGIN: Final = shape(
+    "Origin",
+    "energy by source, as the certificates of the meters said when it was stored; `none` is of no known source",
+    {name: schema for source in SOURCES for name, schema in energy(source).items()},
+)
 SUPPLY: Final = shape(
     "Supply",
     "the CTT at a block",
@@ -422,14 +429,17 @@ SUPPLY: Final = shape(
         **energy("tokenCapability"),
         **money("emptyTokenPrice"),
         **energy("energyStored"),
+        "origin": ORIGIN,
         **energy("everStored"),
         **energy("everCovered"),
+        "retired": ORIGIN,
     },
 )
 _TOKEN: Final[dict[str, Schema]] = {
     "tokenId": NUMBER,
     "owner": ADDRESS,
     **energy("energy"),
+    "origin": ORIGIN,
     "chargePercent": NUMBER,
     "onSale": BOOLEAN,
     **money("tokenPrice"),
@@ -476,6 +486,7 @@ PROSUMER: Final = shape(
         **energy("everFedToGrid"),
         **energy("everConsumed"),
         **energy("everCovered"),
+        "retired": ORIGIN,
         **energy("everBilled"),
         "lastReading": maybe(
             shape("Registers", "of a meter", {"timeMs": NUMBER, **energy("import"), **energy("export")})

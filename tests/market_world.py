@@ -83,6 +83,11 @@ class MarketWorld(World):
                 self.done(OPERATOR, "certifyMeter(address,uint8,uint64,bool)", meter, source, 0, False)
                 assert self.charge(owner, energy_wh) == energy_wh
 
+    def charge_at_ctt(self, owner: Address, energy_wh: int) -> int:
+        """`charge` from the market's world."""
+        with self.at_ctt():
+            return self.charge(owner, energy_wh)
+
     def next_block(self) -> Receipt | None:
         """Starts the next block with what is due in it; gives the receipt of that."""
         self.pass_ms(333)

@@ -122,6 +122,56 @@ FAULTS: list[tuple[str, Plant, list[str]]] = [
         ["prosumers were covered 100 Wh, the supply says 101 Wh"],
     ),
     (
+        "origin of more than there is",
+        change(token(5), origin=(101,)),
+        [
+            "token 5 holds 100 Wh, which cannot be of origin (101,)",
+            "what tokens hold is of origin (1501,), the supply says (1500,)",
+        ],
+    ),
+    (
+        "less than nothing of a source",
+        change(token(5), origin=(101, -1, 1)),
+        [
+            "token 5 holds 100 Wh, which cannot be of origin (101, -1, 1)",
+            "what tokens hold is of origin (1501, -1, 1), the supply says (1500,)",
+        ],
+    ),
+    (
+        "an origin in another form",
+        change(token(5), origin=(100, 0)),
+        [
+            "token 5 holds 100 Wh, which cannot be of origin (100, 0)",
+            "what tokens hold is of origin (1500, 0), the supply says (1500,)",
+        ],
+    ),
+    (
+        "a source that does not exist",
+        change(token(5), origin=(99, 0, 0, 0, 0, 1)),
+        [
+            "token 5 holds 100 Wh, which cannot be of origin (99, 0, 0, 0, 0, 1)",
+            "what tokens hold is of origin (1499, 0, 0, 0, 0, 1), the supply says (1500,)",
+        ],
+    ),
+    (
+        "another source than was stored",
+        change(token(5), origin=(0, 100)),
+        ["what tokens hold is of origin (1400, 100), the supply says (1500,)"],
+    ),
+    (
+        "more retired than was covered",
+        change(Prosumer.key(ALICE), retired=(101,)),
+        [
+            f"{hex_of(ALICE)} was covered 100 Wh, not of origin (101,)",
+            "what was retired is of origin (101,), the supply says (100,)",
+        ],
+    ),
+    (
+        "something retired by nobody",
+        change(CttSupply.key(), retired=(99, 1)),
+        ["what was retired is of origin (100,), the supply says (99, 1)"],
+    ),
+    (
         "a token above the highest capability",
         change(CttConfig.key(), highest_capability_wh=999),
         ["token 1 holds 1000 Wh, above 999 Wh"],

@@ -31,8 +31,8 @@ from ctt_state.modules.ctt.module import (
     SaleCancelled,
     Transfer,
 )
-from ctt_state.records import PAGE_TOKENS
-from ctt_state.units import UINT64_MAX, UINT256_MAX, ZERO_ADDRESS, Address
+from ctt_state.records import PAGE_TOKENS, Token
+from ctt_state.units import UINT64_MAX, UINT256_MAX, ZERO_ADDRESS, Address, TokenId
 from tests.world import ADMIN, ALICE, BOB, CAROL, MALLORY, World, check_invariants
 
 TRANSFER = "transferFrom(address,address,uint256)"
@@ -398,10 +398,30 @@ def test_the_picture_shows_the_charge(energy: int, bar: str, percent: str) -> No
     metadata, svg = metadata_of(make_world(energy_wh=energy), 1)
 
     assert metadata["name"] == "CTT #1"
-    assert [item["value"] for item in metadata["attributes"]] == [energy, 1_000, energy // 10]
+    assert [item["value"] for item in metadata["attributes"]][:3] == [energy, 1_000, energy // 10]
     assert svg[4].attrib["width"] == bar
     assert svg[5].text == percent
     assert svg[6].text == f"{energy:,} / 1,000 Wh"
+
+
+def test_the_picture_shows_where_the_energy_comes_from() -> None:
+    """A strip as long as the bar, with a piece for each source of which there is some; the last Wh is less than a
+    pixel."""
+    world = make_world(energy_wh=500)
+    token = world.token(1)
+    world.put(Token.key(TokenId(1)), token._replace(origin=(250, 1, 0, 124)))
+
+    metadata, svg = metadata_of(world, 1)
+
+    told = {item["trait_type"]: item["value"] for item in metadata["attributes"][3:]}
+    assert told == {
+        "From solar (Wh)": 250,
+        "From wind (Wh)": 1,
+        "From biomass (Wh)": 124,
+    }
+    strip = [(piece.attrib["x"], piece.attrib["width"], piece.attrib["fill"]) for piece in svg[8:]]
+    assert strip == [("40", "30", "#a0aec0"), ("70", "60", "#f6c945"), ("130", "30", "#6b8e23")]
+    assert len(metadata_of(make_world(energy_wh=0), 1)[1]) == 8
 
 
 @pytest.mark.parametrize(

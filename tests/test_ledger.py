@@ -516,7 +516,7 @@ def test_only_creating_creates(tmp_path: Path) -> None:
 
 def test_a_scripted_history_gives_these_hashes(ledger: Ledger) -> None:
     """What every version of this program computes for these three blocks."""
-    assert ledger.head.hash.hex() == "851b3b3b35783256726712e0a31d8d3121231b85e4f3472ca907b98c737b37ea"
+    assert ledger.head.hash.hex() == "8542c75696a8965bb1943b257240c71c90adb01bffc7129f60596886118bb705"
     first = add_block(ledger, [sign(ALICE_KEY, 0, value=10**18), *readings(0)[:-1]], HOUR_MS)
     second = add_block(
         ledger,
@@ -542,15 +542,15 @@ def test_a_scripted_history_gives_these_hashes(ledger: Ledger) -> None:
     ]
     assert told == [
         (
-            "9c9faf7ddeb031c31ce067ea9dd004505b188f06cf5a175a5cf4f39c94b7605f",
-            "4a822900df3cdddff3f98f6c9f498da1714751e7802a97345e47829643c868d2",
+            "42491c8de1cd18ffae49af35966322fd4705aade623852876793276679bcfb3c",
+            "b03777d1e85bb4369bae795275a58fca9fd63bdd3757fc6e6ceb7719e0ee6968",
         ),
         (
-            "829435658a4b5362de7b0213e7741be17df2e7d34a046c2a63c13f39c0c0eeca",
-            "1fdf130283ef6e767599400d587065d48b8c440a11f014615a9ccc2e76dcda01",
+            "cd1068ed9bec897eca01b927510803db815715f0270d2942414de7958de38528",
+            "45e5a1ea45279406a203698da82d4c3e996f15e38c4a027ed511bafd071ab7de",
         ),
         (
-            "df9aff355edca8d84d5469701f681ea119aa24e23983fb5b48f64d14482a8cd3",
-            "5015e9eaec5434255c59cbb288b18554c23dacdd51a0226f152f403f3cd78671",
+            "dc92c5f8144dc07bf7ce87697c305244bc04f7f71adbe1103db19a264714d37e",
+            "e84d170be0ab584d1c7bbdb48134088332e394a62fc68fe08be046c0b51f2feb",
         ),
     ]

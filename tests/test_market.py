@@ -29,6 +29,7 @@ from ctt_state.modules.market.module import (
     OrderCancelled,
     OrderExpired,
     OrderPlaced,
+    OriginTraded,
     TariffSet,
     Traded,
     UnknownAuction,
@@ -56,6 +57,7 @@ from tests.world import (
     address,
 )
 
+SOLAR = 1  # what `settle_in` certifies
 CENT = 10**13  # wei per Wh: a cent of an 18-decimal currency per kWh
 
 
@@ -251,7 +253,9 @@ def test_energy_and_money_change_hands_and_the_buyer_pays_the_grid() -> None:
 
     energy = 2_000
     assert of_market(logs) == told(
-        Traded(BOB, ALICE, energy, 10 * CENT), AuctionCleared(1, 10 * CENT, energy, 1, 1)
+        Traded(BOB, ALICE, energy, 10 * CENT),
+        OriginTraded(BOB, ALICE, SOLAR, energy),
+        AuctionCleared(1, 10 * CENT, energy, 1, 1),
     )
     assert world.balance(ALICE) == WEALTH_WEI + energy * 10 * CENT
     assert world.balance(BOB) == WEALTH_WEI - energy * 14 * CENT

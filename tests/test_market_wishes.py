@@ -13,6 +13,7 @@ from ctt_state.modules.market.module import (
     InvalidAmount,
     InvalidPartner,
     InvalidSource,
+    OriginTraded,
     TooManyWishes,
     Traded,
 )
@@ -54,6 +55,30 @@ def trades_of(logs: tuple[Log, ...]) -> list[Log]:
 
 def told(*emissions: Any) -> list[Log]:
     return [Log(MARKET.address, *emission) for emission in emissions]
+
+
+def origins_of(logs: tuple[Log, ...]) -> list[Log]:
+    return [log for log in logs if log.topics[0] == OriginTraded.topic]
+
+
+def make_mixed() -> MarketWorld:
+    """As `make_street`, but Alice has one token with 4 kWh of solar energy and 4 of wind."""
+    world = MarketWorld()
+    world.settle_in(ALICE, 1, 4_000, SOLAR)
+    meter = address("meter of " + ALICE.hex())
+    world.ctt(OPERATOR, "certifyMeter(address,uint8,uint64,bool)", meter, WIND, 0, False)
+    assert world.charge_at_ctt(ALICE, 4_000) == 4_000
+    world.settle_in(BOB, 2, 0)
+    world.settle_in(CAROL, 2, 0)
+    return world
+
+
+def origin_of(world: MarketWorld, owner: Address) -> dict[int, int]:
+    """The Wh in all of the owner's tokens, by source."""
+    with world.at_ctt():
+        ids = world.call("tokensOf(address,uint256,uint256)", owner, 0, 100)
+        parts = [world.call("originOf(uint256)", token_id) for token_id in ids]
+    return {source: wh for source, wh in enumerate(map(sum, zip(*parts, strict=True))) if wh}
 
 
 def test_a_bid_with_three_maxima() -> None:
@@ -128,19 +153,102 @@ def test_preferred_energy_goes_to_who_prefers_it() -> None:
     )
 
 
-@pytest.mark.parametrize("silence", ["revoked", "another meter"])
-def test_only_a_certified_meter_of_ones_own_makes_a_source(silence: str) -> None:
+@pytest.mark.parametrize("change", ["revoked", "another meter", "another source"])
+def test_a_source_is_what_the_tokens_hold_whatever_the_meter_is_now(change: str) -> None:
+    """S-12: a certificate says what is stored while it holds."""
     world = make_street()
     ask(world, ALICE, 1_000, 22)
     bid(world, BOB, 1_000, 20, sources=[(SOLAR, 25)])
     meter = address("meter of " + ALICE.hex())
-    if silence == "revoked":
+    if change == "revoked":
         world.ctt(OPERATOR, "revokeMeter(address)", meter)
+    elif change == "another meter":
+        world.ctt(OPERATOR, "certifyMeter(address,uint8,uint64,bool)", address("new"), WIND, 0, False)
+        world.ctt(ALICE, "register(address)", address("new"))
     else:
-        world.ctt(OPERATOR, "certifyMeter(address,uint8,uint64,bool)", address("new"), SOLAR, 0, False)
-        world.ctt(ALICE, "register(address)", address("new"))  # which does not confirm her
+        world.ctt(OPERATOR, "certifyMeter(address,uint8,uint64,bool)", meter, WIND, 0, False)
 
-    assert trades_of(world.clear()) == []
+    assert trades_of(world.clear()) == told(Traded(BOB, ALICE, 1_000, 23))
+    assert origin_of(world, BOB) == {SOLAR: 1_000}
+
+
+def test_who_takes_solar_energy_only_gets_just_that_out_of_mixed_tokens() -> None:
+    """M-9: Alice has 4 kWh of each in one token, and offers 3 of each."""
+    world = make_mixed()
+    ask(world, ALICE, 6_000, 10)
+    bid(world, BOB, 5_000, 0, sources=[(SOLAR, 20)])
+
+    logs = world.clear()
+
+    assert trades_of(logs) == told(Traded(BOB, ALICE, 3_000, 15))
+    assert origins_of(logs) == told(OriginTraded(BOB, ALICE, SOLAR, 3_000))
+    assert origin_of(world, BOB) == {SOLAR: 3_000}
+    assert origin_of(world, ALICE) == {SOLAR: 1_000, WIND: 4_000}
+    world.check()
+
+
+def test_who_takes_anything_gets_what_the_tokens_hold() -> None:
+    world = make_mixed()
+    ask(world, ALICE, 3_001, 10)
+    bid(world, BOB, 5_000, 20)
+
+    logs = world.clear()
+
+    assert origins_of(logs) == told(
+        OriginTraded(BOB, ALICE, SOLAR, 1_501), OriginTraded(BOB, ALICE, WIND, 1_500)
+    )
+    assert origin_of(world, BOB) == {SOLAR: 1_501, WIND: 1_500}
+    world.check()
+
+
+def test_one_seller_serves_each_buyer_with_what_it_accepts() -> None:
+    """M-9: one trade with each, and Carol, who takes anything, leaves the sun to Bob."""
+    world = make_mixed()
+    ask(world, ALICE, 8_000, 10)
+    bid(world, CAROL, 4_000, 20)
+    bid(world, BOB, 4_000, 0, sources=[(SOLAR, 20)])
+
+    logs = world.clear()
+
+    assert sorted(trades_of(logs)) == sorted(
+        told(Traded(BOB, ALICE, 4_000, 15), Traded(CAROL, ALICE, 4_000, 15))
+    )
+    assert (origin_of(world, BOB), origin_of(world, CAROL)) == ({SOLAR: 4_000}, {WIND: 4_000})
+    world.check()
+
+
+def test_what_is_not_sold_of_an_offer_is_mixed_anew_in_its_tokens() -> None:
+    """M-9: Alice has 10 kWh of solar energy in a full token and 6 of wind in the next, which is drained first. Only
+    the sun of her 12 kWh is wanted: the tokens have 6 kWh less between them, and the wind is all there."""
+    world = make_street()
+    world.ctt(ALICE, "buyEmptyToken()")
+    meter = address("meter of " + ALICE.hex())
+    world.ctt(OPERATOR, "certifyMeter(address,uint8,uint64,bool)", meter, WIND, 0, False)
+    assert world.charge_at_ctt(ALICE, 6_000) == 6_000
+    ask(world, ALICE, 12_000, 10)
+    bid(world, BOB, 9_000, 0, sources=[(SOLAR, 20)])
+
+    logs = world.clear()
+
+    assert origins_of(logs) == told(OriginTraded(BOB, ALICE, SOLAR, 6_000))
+    assert origin_of(world, BOB) == {SOLAR: 6_000}
+    assert origin_of(world, ALICE) == {SOLAR: 4_000, WIND: 6_000}
+    world.check()
+
+
+def test_partners_get_the_sources_that_the_buyer_accepts_each_its_share() -> None:
+    """M-8: at 12 Bob accepts no wind from Alice, whom he does not name; Carol names her and takes both."""
+    world = make_mixed()
+    ask(world, ALICE, 6_000, 99, partners=[(BOB, 12), (CAROL, 12)])
+    bid(world, BOB, 2_000, 20, sources=[(WIND, 11)])
+    bid(world, CAROL, 2_000, 0, partners=[(ALICE, 12)])
+
+    logs = world.clear()
+
+    assert trades_of(logs) == told(Traded(BOB, ALICE, 2_000, 12), Traded(CAROL, ALICE, 2_000, 12))
+    assert origin_of(world, BOB) == {SOLAR: 2_000}
+    assert origin_of(world, CAROL) == {SOLAR: 500, WIND: 1_500}
+    world.check()
 
 
 def test_every_source_can_have_its_maximum() -> None:

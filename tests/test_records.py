@@ -58,6 +58,7 @@ wide = st.integers(0, UINT256_MAX) | st.sampled_from(
 )
 energies = uint64.map(Wh)
 prices = wide.map(Wei)
+origins = st.lists(uint64, max_size=5).map(tuple)
 ids = st.integers(1, UINT64_MAX).map(TokenId)
 heights = uint64.map(Height)
 consensus_keys = st.binary(min_size=32, max_size=32).map(lambda x: b"\x03" + x)
@@ -76,12 +77,20 @@ records: Final[Mapping[bytes, st.SearchStrategy[Record]]] = {
         energies,
         prices,
     ),
-    CttSupply.key(): st.builds(CttSupply, uint64, energies, wide.map(Wh), wide.map(Wh)),
+    CttSupply.key(): st.builds(
+        CttSupply,
+        uint64,
+        energies,
+        wide.map(Wh),
+        wide.map(Wh),
+        origins,
+        st.lists(wide, max_size=5).map(tuple),
+    ),
     Token.key(TokenId(1)): st.builds(
-        Token, addresses, uint64, energies, st.booleans(), prices, prices, addresses, uint64
+        Token, addresses, uint64, energies, st.booleans(), prices, prices, addresses, uint64, origins
     ),
     Prosumer.key(ALICE): st.builds(
-        Prosumer, addresses, st.booleans(), uint64, uint64, uint64, uint64, *[energies] * 7
+        Prosumer, addresses, st.booleans(), uint64, uint64, uint64, uint64, *[energies] * 7, origins
     ),
     ShelfPage.key(ALICE, 0): st.builds(ShelfPage, st.lists(ids, min_size=1, max_size=PAGE_TOKENS).map(tuple)),
     Approval.key(ALICE, BOB): st.just(Approval()),

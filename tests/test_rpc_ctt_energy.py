@@ -54,6 +54,12 @@ def grow(node: Served) -> None:
     world.make_block()
 
 
+def of_the_sun(wh: int) -> dict[str, Any]:
+    """So much solar energy and none of any other source, as figures and in words."""
+    nothing = ("none", "wind", "hydro", "biomass", "other")
+    return energy("solar", wh) | {name: text for each in nothing for name, text in energy(each, 0).items()}
+
+
 @pytest_asyncio.fixture
 async def node() -> AsyncIterator[Served]:
     async with served() as node:
@@ -101,6 +107,7 @@ async def test_a_token_is_readable(node: Served) -> None:
         "owner": hex_of(ALICE),
         "energyWh": "10000",
         "energy": "10.000 kWh",
+        "origin": of_the_sun(10_000),
         "chargePercent": 100,
         "onSale": True,
         "tokenPriceWei": "20000000000000000",
@@ -133,6 +140,7 @@ async def test_a_prosumer_is_readable(node: Served) -> None:
     }
     assert list(totals.values()) == ["25500", "25500", "0", "1250", "1250", "0"]
     assert (found["storedWh"], found["stored"], found["spareWh"]) == ("14250", "14.250 kWh", "45750")
+    assert found["retired"] == of_the_sun(1_250)
     assert found["lastReading"] == {
         "timeMs": 10_001_000,
         "importWh": "1350",
@@ -212,10 +220,12 @@ async def test_the_supply_is_readable(node: Served) -> None:
         "emptyTokenPrice": "0.02",
         "energyStoredWh": "24250",
         "energyStored": "24.250 kWh",
+        "origin": of_the_sun(24_250),
         "everStoredWh": "25500",
         "everStored": "25.500 kWh",
         "everCoveredWh": "1250",
         "everCovered": "1.250 kWh",
+        "retired": of_the_sun(1_250),
     }
 
 

@@ -304,7 +304,7 @@ def test_without_an_expected_genesis_the_databases_own_is_told(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("version", "remedy"), [(1, "make it anew with 'ctt init'"), (3, "downgrade is not supported")]
+    ("version", "remedy"), [(2, "make it anew with 'ctt init'"), (4, "downgrade is not supported")]
 )
 def test_another_schema_is_refused(tmp_path: Path, version: int, remedy: str) -> None:
     make_chain(tmp_path, 1).close()
@@ -313,7 +313,7 @@ def test_another_schema_is_refused(tmp_path: Path, version: int, remedy: str) ->
     refusal = refused(tmp_path)
 
     assert refusal.exit_code == 65
-    assert f"written in schema {version}, this program reads schema 2" in str(refusal)
+    assert f"written in schema {version}, this program reads schema 3" in str(refusal)
     assert remedy in str(refusal)
 
 

@@ -16,13 +16,13 @@ import segno
 from apps.client import Client
 from ctt_state.crypto import checksum_address
 from ctt_state.modules.ctt import CTT
+from ctt_state.origin import SOURCES
 from ctt_state.units import Ms, Wh, hex_of
 from node.cli.onboarding import CERTIFY, CONFIRM, REFUSALS, REGISTER, REPORT, find, format_time, next_step
 from node.cli.options import address, format_kwh, kwh, positive_int
 from node.cli.transact import add_command, add_key, bounded, transact
 from node.exits import Exit, Failure
 from node.keys import load_key
-from rpc.ctt_energy import SOURCES
 
 NS_PER_MS: Final = 1_000_000
 QR_SCALE: Final = 8

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from ctt_state.crypto import checksum_address
+from ctt_state.origin import SOURCES
 from ctt_state.units import PRICE_MAX, UINT64_MAX, ZERO_ADDRESS, Address, Hash, Height, Wei, Wh
 from rpc.access import ROLES, Role
-from rpc.ctt_energy import SOURCES
 
 DECIMALS: Final = 18  # of the settlement currency
 KWH_DECIMALS: Final = 3

@@ -1,10 +1,13 @@
 """The CTT told again as plain dicts and lists: no records, no gas, no pages. What the state machine is held against."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, Address
 
 HOUR_MS = 3_600_000
+NOTHING: tuple[int, ...] = (0,) * 6  # Wh by source
 
 
 class Refused(Exception):
@@ -16,6 +19,31 @@ def require(condition: object, error: str) -> None:
         raise Refused(error)
 
 
+def pro_rata(parts: Sequence[int], energy: int) -> tuple[int, ...]:
+    """So much of these Wh by source, by largest remainder (S-12)."""
+    quotas = [Fraction(wh * energy, sum(parts)) if wh else Fraction(0) for wh in parts]
+    taken = [int(quota) for quota in quotas]
+    by_loss = sorted(range(6), key=lambda source: (taken[source] - quotas[source], source))
+    for source in by_loss[: energy - sum(taken)]:
+        taken[source] += 1
+    return tuple(taken)
+
+
+def plus(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+    return tuple(left + right for left, right in zip(one, other, strict=True))
+
+
+def by_source(parts: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """All of these together."""
+    return tuple(map(sum, zip(NOTHING, *parts, strict=True)))
+
+
+def minus(one: Sequence[int], part: Sequence[int]) -> tuple[int, ...]:
+    rest = tuple(left - right for left, right in zip(one, part, strict=True))
+    assert min(rest) >= 0
+    return rest
+
+
 @dataclass
 class Token:
     owner: Address
@@ -24,6 +52,7 @@ class Token:
     price: int = 0
     energy_price: int = 0
     approved: Address = ZERO_ADDRESS
+    parts: tuple[int, ...] = NOTHING
 
 
 @dataclass
@@ -38,6 +67,7 @@ class Owner:
     stored: int = 0
     consumed: int = 0
     covered: int = 0
+    retired: tuple[int, ...] = NOTHING
 
 
 @dataclass
@@ -73,6 +103,7 @@ class Model:
         self.owners: dict[Address, Owner] = {}
         self.meters: dict[Address, Meter] = {}
         self.readings: dict[tuple[Address, Address], Reading] = {}
+        self.made = [0] * 6  # Wh ever stored, by source
 
     # --- administration ---
 
@@ -136,7 +167,10 @@ class Model:
             since = reading.refilled_ms if produced else reading.consumed_ms
             require(self.plausible(amount, power, self.now - since), "ImplausibleReading")
             setattr(reading, "refilled_ms" if produced else "consumed_ms", self.now)
-        (self.produce if produced else self.consume)(owner, amount)
+        if produced:
+            self.produce(owner, amount, self.meters[sender].source)
+        else:
+            self.consume(owner, amount)
 
     def report(self, sender: Address, prosumer: Address, time: int, imported: int, exported: int) -> None:
         owner = self.speak(sender, prosumer)
@@ -151,7 +185,7 @@ class Model:
         require(max(owner.consumed + bought, owner.produced + sold) <= UINT64_MAX, "InvalidAmount")
         last.time, last.imported, last.exported = time, imported, exported
         if sold:
-            self.produce(owner, sold)
+            self.produce(owner, sold, self.meters[sender].source)
         if bought:
             self.consume(owner, bought)
 
@@ -175,19 +209,23 @@ class Model:
         """Rounded up: the amount may be a part of a Wh above power x time, but not a whole one."""
         return (amount - 1) * HOUR_MS < power * elapsed_ms or amount == 0
 
-    def produce(self, owner: Owner, amount: int) -> None:
+    def produce(self, owner: Owner, amount: int, source: int) -> None:
         owner.produced += amount
-        owner.stored += self.charge(owner, amount)
+        stored = self.charge(owner, [amount if each == source else 0 for each in range(6)])
+        owner.stored += stored
+        self.made[source] += stored
 
-    def charge(self, owner: Owner, amount: int) -> int:
-        """Gives what was stored."""
+    def charge(self, owner: Owner, parts: Sequence[int]) -> int:
+        """Gives what was stored of these Wh by source."""
         full, partial, empty, _ = self.touch(owner)
-        offered = amount
+        amount = offered = sum(parts)
         while amount and partial + empty:
             if not partial:
                 partial.append(empty.pop(0))
             token = self.tokens[partial[0]]
             room = min(amount, max(self.capability - token.energy, 0))
+            stored = pro_rata(parts, room)
+            token.parts, parts = plus(token.parts, stored), minus(parts, stored)
             token.energy += room
             amount -= room
             if token.energy >= self.capability:
@@ -196,22 +234,26 @@ class Model:
 
     def consume(self, owner: Owner, amount: int) -> None:
         owner.consumed += amount
-        owner.covered += self.drain(owner, amount)
+        covered = self.drain(owner, amount)
+        owner.covered += sum(covered)
+        owner.retired = plus(owner.retired, covered)
 
-    def drain(self, owner: Owner, amount: int) -> int:
-        """Gives what was covered."""
+    def drain(self, owner: Owner, amount: int) -> tuple[int, ...]:
+        """Gives what was covered, by source."""
         full, partial, empty, _ = self.touch(owner)
-        asked = amount
+        covered = NOTHING
         while amount and full + partial:
             if not partial:
                 partial.append(full.pop())
             token = self.tokens[partial[-1]]
             taken = min(amount, token.energy)
+            parts = pro_rata(token.parts, taken)
+            token.parts, covered = minus(token.parts, parts), plus(covered, parts)
             token.energy -= taken
             amount -= taken
             if not token.energy:
                 empty.insert(0, partial.pop())
-        return asked - amount
+        return covered
 
     def touch(self, owner: Owner) -> list[list[int]]:
         """The owner's shelf by the capability of now."""

@@ -1,6 +1,6 @@
 """Any history of transactions: the ledger does what plain dicts do, keeps its invariants, and reverts leave nothing.
 
-S-1 to S-10, T-3 and T-4 with fees. The model's rules stand in `ctt_model.py`.
+S-1 to S-10, S-12, T-3 and T-4 with fees. The model's rules stand in `ctt_model.py`.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ctt_state import origin
 from ctt_state.abi import Module
 from ctt_state.modules import MODULES
 from ctt_state.modules.ctt import CTT
@@ -18,7 +19,7 @@ from ctt_state.modules.ctt.shelf import Region, region_of
 from ctt_state.records import Account, CttConfig, CttSupply, Meter, Prosumer, Reading, ShelfPage, Token
 from ctt_state.transition import apply_transaction
 from ctt_state.units import ZERO_ADDRESS, Address, Wei
-from tests.properties.ctt_model import HOUR_MS, Model, Refused
+from tests.properties.ctt_model import HOUR_MS, NOTHING, Model, Refused, by_source, plus
 from tests.world import (
     ADMIN,
     ALICE,
@@ -48,7 +49,7 @@ admins = st.sampled_from((ADMIN,) * 9 + (MALLORY,))
 operators = st.sampled_from((OPERATOR,) * 9 + (MALLORY,))
 meters = st.sampled_from(METERS * 3 + (MALLORY,))
 energies = st.sampled_from((0, 1, 40, 40, 100, 100, 101, 250, 350, 1_000, 10_000)) | st.integers(0, 250)
-sources = st.sampled_from((1, 1, 2, 0))
+sources = st.sampled_from((1, 2, 0, 5))
 powers = st.sampled_from((0, 0, 0, 100_000, 3_600_000))
 payments = st.integers(-1, 2)  # what is paid above the price; below it, one wei
 often = st.sampled_from((True,) * 14 + (False,))
@@ -297,6 +298,12 @@ class CttMachine(RuleBasedStateMachine):
     def ledger_and_model_agree(self) -> None:
         assert told_by_ledger(self.world) == told_by_model(self.model)
 
+    @invariant()
+    def every_wh_of_a_source_is_held_or_retired_once(self) -> None:
+        """S-12: what was ever stored of each source is in tokens or was covered."""
+        stored, retired = self.world.call("totalOrigin()")
+        assert list(plus(stored, retired)) == self.model.made
+
 
 def told_by_model(model: Model) -> dict[object, object]:
     """Each thing by its name, as plain tuples."""
@@ -304,9 +311,11 @@ def told_by_model(model: Model) -> dict[object, object]:
     stored, covered = (
         sum(getattr(owner, name) for owner in model.owners.values()) for name in ("stored", "covered")
     )
+    retired = [owner.retired for owner in model.owners.values()]
     told: dict[object, object] = {
         "config": (model.max_supply, model.capability, model.highest),
         "supply": (len(model.tokens), energy, stored, covered),
+        "origin": (by_source(token.parts for token in model.tokens.values()), by_source(retired)),
         "balances": {address: balance for address, balance in model.balances.items() if balance},
     }
     for kind in (model.tokens, model.owners, model.meters, model.readings):
@@ -316,7 +325,7 @@ def told_by_model(model: Model) -> dict[object, object]:
 
 def told_by_ledger(world: World) -> dict[object, object]:
     """The same, read from the records."""
-    told: dict[object, object] = {"supply": (0, 0, 0, 0)}
+    told: dict[object, object] = {"supply": (0, 0, 0, 0), "origin": (NOTHING, NOTHING)}
     balances: dict[Address, int] = {}
     for key, record in world.overlay.changes.items():
         name = Address(key[1:])
@@ -326,9 +335,12 @@ def told_by_ledger(world: World) -> dict[object, object]:
             case CttConfig():
                 told["config"] = record.max_supply, record.capability_wh, record.highest_capability_wh
             case CttSupply():
-                told["supply"] = tuple(record)
+                told["supply"] = tuple(record)[:4]
+                held = origin.by_source(record.origin, record.energy_wh)
+                told["origin"] = held, origin.by_source(record.retired, record.covered_wh)
             case Token(owner, _, energy, on_sale, price, energy_price, approved):
-                token = (owner, energy, on_sale, price, energy_price, approved)
+                parts = origin.by_source(record.origin, energy)
+                token = (owner, energy, on_sale, price, energy_price, approved, parts)
                 told["Token", int.from_bytes(name, "big")] = token
             case Prosumer():
                 told["Owner", name] = told_of_owner(world, name, record)
@@ -354,7 +366,8 @@ def told_of_owner(world: World, name: Address, record: Prosumer) -> tuple[object
         page = world.get(ShelfPage.key(name, slot // 64))
         shelf[region_of(record, slot)].append(page.token_ids[slot % 64])
     totals = record.produced_wh, record.stored_wh, record.consumed_wh, record.covered_wh
-    return record.meter, record.confirmed, record.capability_wh, shelf, *totals
+    retired = origin.by_source(record.retired, record.covered_wh)
+    return record.meter, record.confirmed, record.capability_wh, shelf, *totals, retired
 
 
 TestCttMachine = CttMachine.TestCase

@@ -1,5 +1,5 @@
 """Any history of transactions with a market in it: the ledger clears as the definition does, keeps its invariants,
-conserves energy and money (S-1, S-10, M-1 to M-10)."""
+conserves energy and money (S-1, S-10, S-12, M-1 to M-10)."""
 
 from typing import Any, Final, NamedTuple
 
@@ -7,14 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
+from ctt_state.block import Log
 from ctt_state.modules.market import MARKET
+from ctt_state.modules.market.module import OriginTraded, Traded
 from ctt_state.records import Account, Auction, MarketBook
 from ctt_state.records import Mandate as MandateRecord
 from ctt_state.records import Order as OrderRecord
 from ctt_state.transition import apply_due, due_transaction
 from ctt_state.units import Address, Wei
 from tests.market_world import MarketWorld
-from tests.properties.market_model import HIGHEST_PRICE, Mandate, MarketModel, Order
+from tests.properties.ctt_model import NOTHING
+from tests.properties.market_model import HIGHEST_PRICE, Mandate, MarketModel, Order, Trade
 from tests.properties.test_ctt_machine import (
     CAPABILITY,
     MAX_SUPPLY,
@@ -75,6 +78,22 @@ books = st.lists(
 )
 
 
+def trades_of(logs: tuple[Log, ...]) -> list[Trade]:
+    """What the clearing told: of each trade the energy, and behind it how much of that is of which source."""
+    trades: list[Trade] = []
+    for _, (topic, *topics), data in logs:
+        if topic == Traded.topic:
+            buyer, seller = (Address(each[12:]) for each in topics)
+            energy, price = int.from_bytes(data[:32], "big"), int.from_bytes(data[32:], "big")
+            trades.append(Trade(buyer, seller, price, (energy, *NOTHING[1:])))
+        elif topic == OriginTraded.topic:
+            source, energy = int.from_bytes(topics[2], "big"), int.from_bytes(data, "big")
+            parts = list(trades[-1].parts)
+            parts[0], parts[source] = parts[0] - energy, energy
+            trades[-1] = trades[-1]._replace(parts=tuple(parts))
+    return trades
+
+
 class MarketMachine(CttMachine):
     """All that the CTT's machine does, and orders; every second block clears."""
 
@@ -117,9 +136,12 @@ class MarketMachine(CttMachine):
     def next_block(self, duration_ms: int) -> None:
         super().next_block(duration_ms)
         due = due_transaction(self.world.overlay.lookup, self.world.block, self.world.chain)
+        logs: tuple[Log, ...] = ()
         if due is not None:
-            assert apply_due(self.world.overlay, due, self.world.block, self.world.chain).succeeded
-        self.model.next_block()
+            receipt = apply_due(self.world.overlay, due, self.world.block, self.world.chain)
+            assert receipt.succeeded
+            logs = receipt.logs
+        self.model.next_block(trades_of(logs))
 
     # --- orders ---
 

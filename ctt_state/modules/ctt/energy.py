@@ -3,8 +3,11 @@
 `refill` and `consume` take amounts, `report` the cumulative registers a real meter shows. All check who speaks first,
 then the figures, and only then change anything. What a reading may amount to is bounded by the meter's certified
 power; what tokens cannot take is fed to the grid, what they cannot cover the operator bills.
+
+Energy keeps its origin (S-12): the meter's source when it is stored, retired once when it is consumed.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from ctt_state.abi import Revert
@@ -20,16 +23,19 @@ from ctt_state.modules.ctt.module import (
     NotConcentrator,
     NotConfirmedMeter,
     NotRegistered,
+    OriginRetired,
     ReadingInFuture,
     ReadingNotNewer,
     ReadingRejected,
     RegisterRanBackwards,
     config_of,
     supply_of,
+    token_of,
 )
 from ctt_state.modules.ctt.shelf import refresh, token_at
+from ctt_state.origin import NO_ORIGIN, Origin, add, by_source, from_parts, from_source, share, subtract
 from ctt_state.records import CttSupply, Meter, Prosumer, Reading, Token
-from ctt_state.units import MS_PER_HOUR, UINT64_MAX, ZERO_ADDRESS, Address, Ms, Watt, Wh
+from ctt_state.units import MS_PER_HOUR, UINT64_MAX, ZERO_ADDRESS, Address, Ms, TokenId, Watt, Wh
 from ctt_state.view import OutOfGas
 
 CLOCK_AHEAD_MAX_MS: Final = 60_000  # of a reading against its block
@@ -41,6 +47,10 @@ class Shelf(NamedTuple):
 
     owner: Prosumer
     moved_wh: Wh
+    origin: Origin  # of what was moved
+
+
+_BY_SOURCE: Final = "uint256 none,uint256 solar,uint256 wind,uint256 hydro,uint256 biomass,uint256 other"
 
 
 @CTT.function("refill(uint256 amount,address prosumer) returns (uint256 stored)")
@@ -54,7 +64,7 @@ def refill(call: Call, amount: Wh, prosumer: Address) -> Wh:
     _check_total(amount, owner.produced_wh)
     if meter.max_power_w:
         _count_reading(call, prosumer, meter.max_power_w, amount, produced=True)
-    return _produce(call, prosumer, owner, amount)
+    return _produce(call, prosumer, owner, amount, meter.source)
 
 
 @CTT.function("consume(uint256 maxAmount,address prosumer) returns (uint256 covered)")
@@ -110,7 +120,7 @@ def report(
 
     # Nothing below refuses.
     call.put(key, last._replace(time_ms=reading_time, import_wh=import_total, export_wh=export_total))
-    stored = _produce(call, prosumer, owner, exported) if exported else Wh(0)
+    stored = _produce(call, prosumer, owner, exported, meter.source) if exported else Wh(0)
     if not imported:
         return stored, Wh(0)
     owner = call.get(Prosumer, Prosumer.key(prosumer)) or owner
@@ -165,6 +175,27 @@ def last_reading(call: Call, prosumer: Address) -> tuple[int, int, int]:
     return reading.time_ms, reading.import_wh, reading.export_wh
 
 
+@CTT.function(f"originOf(uint256 tokenId) view returns ({_BY_SOURCE})")
+def origin_of(call: Call, token_id: TokenId) -> tuple[int, ...]:
+    """The Wh in the token by source. Raises: ERC721NonexistentToken."""
+    token = token_of(call, token_id)
+    return by_source(token.origin, token.energy_wh)
+
+
+@CTT.function(f"retiredOf(address owner) view returns ({_BY_SOURCE})")
+def retired_of(call: Call, owner: Address) -> tuple[int, ...]:
+    """What tokens ever covered of the owner's consumption, by source."""
+    prosumer = call.get(Prosumer, Prosumer.key(owner)) or Prosumer()
+    return by_source(prosumer.retired, prosumer.covered_wh)
+
+
+@CTT.function(f"totalOrigin() view returns (({_BY_SOURCE}) stored,({_BY_SOURCE}) retired)")
+def total_origin(call: Call) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The Wh in all tokens, and what tokens ever covered, by source."""
+    supply = supply_of(call)
+    return by_source(supply.origin, supply.energy_wh), by_source(supply.retired, supply.covered_wh)
+
+
 def _check_meter(call: Call, prosumer: Address) -> tuple[Prosumer, Meter]:
     """Only the prosumer's confirmed meter may speak, while it is certified (OSMP)."""
     owner = call.get(Prosumer, Prosumer.key(prosumer))
@@ -201,43 +232,39 @@ def _count_reading(call: Call, prosumer: Address, max_power_w: Watt, amount: Wh,
     call.put(key, reading._replace(refilled_ms=now) if produced else reading._replace(consumed_ms=now))
 
 
-def _produce(call: Call, prosumer: Address, owner: Prosumer, amount: Wh) -> Wh:
-    shelf = charge(call, prosumer, refresh(owner, config_of(call).capability_wh), amount)
-    stored = shelf.moved_wh
-    call.put(
-        Prosumer.key(prosumer),
-        shelf.owner._replace(
-            produced_wh=Wh(owner.produced_wh + amount), stored_wh=Wh(owner.stored_wh + stored)
-        ),
-    )
+def _produce(call: Call, prosumer: Address, owner: Prosumer, amount: Wh, source: int) -> Wh:
+    shelf = refresh(owner, config_of(call).capability_wh)
+    changed, stored, origin = charge(call, prosumer, shelf, amount, from_source(source, amount))
+    call.put(Prosumer.key(prosumer), changed.with_production(amount, stored))
     if stored:
-        last_id, energy, refilled, covered = supply_of(call)
-        call.put(CttSupply.key(), CttSupply(last_id, Wh(energy + stored), Wh(refilled + stored), covered))
+        last_id, energy, refilled, covered, held, retired = supply_of(call)
+        totals = Wh(energy + stored), Wh(refilled + stored), covered
+        call.put(CttSupply.key(), CttSupply(last_id, *totals, add(held, origin), retired))
     call.emit(EnergyRefilled(prosumer, call.sender, amount, stored))
     return stored
 
 
 def _consume(call: Call, prosumer: Address, owner: Prosumer, amount: Wh) -> Wh:
-    shelf = drain(call, prosumer, refresh(owner, config_of(call).capability_wh), amount)
-    covered = shelf.moved_wh
-    call.put(
-        Prosumer.key(prosumer),
-        shelf.owner._replace(
-            consumed_wh=Wh(owner.consumed_wh + amount), covered_wh=Wh(owner.covered_wh + covered)
-        ),
-    )
+    shelf = refresh(owner, config_of(call).capability_wh)
+    changed, covered, origin = drain(call, prosumer, shelf, amount)
+    call.put(Prosumer.key(prosumer), changed.with_consumption(amount, covered, origin))
     if covered:
-        last_id, energy, refilled, drained = supply_of(call)
-        call.put(CttSupply.key(), CttSupply(last_id, Wh(energy - covered), refilled, Wh(drained + covered)))
+        last_id, energy, refilled, drained, held, retired = supply_of(call)
+        totals = Wh(energy - covered), refilled, Wh(drained + covered)
+        call.put(CttSupply.key(), CttSupply(last_id, *totals, subtract(held, origin), add(retired, origin)))
     call.emit(EnergyConsumed(prosumer, call.sender, amount, covered))
+    for source, retired_wh in enumerate(origin, 1):
+        if retired_wh:
+            call.emit(OriginRetired(prosumer, source, retired_wh))
     return covered
 
 
-def charge(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
-    """Fills the token behind the full ones until the amount or the room is used up. Moves borders, not tokens."""
+def charge(call: Call, address: Address, owner: Prosumer, amount: Wh, origin: Origin) -> Shelf:
+    """Fills the token behind the full ones until the amount, of this origin, or the room is used up. Moves borders,
+    not tokens."""
     full, partial, empty = owner.full, owner.partial, owner.empty
     full_wh, partial_wh, capability = int(owner.full_wh), int(owner.partial_wh), owner.capability_wh
-    left = int(amount)
+    left, rest = int(amount), origin
     for _ in range(TOKENS_PER_READING_MAX):
         if not left or not partial + empty:
             break
@@ -249,24 +276,23 @@ def charge(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
         room = min(left, max(capability - token.energy_wh, 0))
         energy = Wh(token.energy_wh + room)
         if room:
-            left -= room
+            part = share(rest, left, room)
+            left, rest = left - room, subtract(rest, part)
             partial_wh += room
-            call.put(key, token._replace(energy_wh=energy))
+            call.put(key, token.with_energy(energy, add(token.origin, part)))
             call.emit(MetadataUpdate(token_id))
         if energy >= capability:
             full, partial = full + 1, partial - 1
             full_wh, partial_wh = full_wh + energy, partial_wh - energy
-    changed = owner._replace(
-        full=full, partial=partial, empty=empty, full_wh=Wh(full_wh), partial_wh=Wh(partial_wh)
-    )
-    return Shelf(changed, Wh(amount - left))
+    changed = owner.with_charges(full, partial, empty, Wh(full_wh), Wh(partial_wh))
+    return Shelf(changed, Wh(amount - left), subtract(origin, rest))
 
 
 def drain(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
     """Empties the token before the empty ones until the amount or the energy is used up. Moves borders, not tokens."""
     full, partial, empty = owner.full, owner.partial, owner.empty
     full_wh, partial_wh = int(owner.full_wh), int(owner.partial_wh)
-    left = int(amount)
+    left, origin = int(amount), NO_ORIGIN
     for _ in range(TOKENS_PER_READING_MAX):
         if not left or not full + partial:
             break
@@ -277,31 +303,36 @@ def drain(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
             full, partial = full - 1, 1
             full_wh, partial_wh = full_wh - token.energy_wh, partial_wh + token.energy_wh
         taken = min(left, token.energy_wh)
+        part = share(token.origin, token.energy_wh, taken)
+        origin = add(origin, part)
         energy = Wh(token.energy_wh - taken)
         left -= taken
         partial_wh -= taken
-        call.put(key, token._replace(energy_wh=energy))
+        call.put(key, token.with_energy(energy, subtract(token.origin, part)))
         call.emit(MetadataUpdate(token_id))
         if not energy:
             partial, empty = partial - 1, empty + 1
-    changed = owner._replace(
-        full=full, partial=partial, empty=empty, full_wh=Wh(full_wh), partial_wh=Wh(partial_wh)
-    )
-    return Shelf(changed, Wh(amount - left))
+    changed = owner.with_charges(full, partial, empty, Wh(full_wh), Wh(partial_wh))
+    return Shelf(changed, Wh(amount - left), origin)
 
 
-def drainable(call: Call, address: Address, owner: Prosumer, amount: Wh, tokens_max: int) -> Wh:
-    """How much of the amount `drain` takes from at most so many tokens; `owner` is refreshed. An owner of no more
-    tokens than that costs no read."""
-    charged = owner.full + owner.partial
-    if charged <= tokens_max:
-        return Wh(min(amount, owner.full_wh + owner.partial_wh))
-    found = 0
-    for slot in range(charged - 1, charged - 1 - tokens_max, -1):
-        if found >= amount:
-            break
-        found += _token(call, Token.key(token_at(call, address, slot))).energy_wh
-    return Wh(min(amount, found))
+def sell(call: Call, address: Address, owner: Prosumer, offered: Wh, parts: Sequence[int]) -> Shelf:
+    """`drain` of these Wh by source, a part of what `offer` told of the amount `offered`. What stays in the tokens that
+    held the offer is mixed anew among them, so that no source has to leave more than was sold of it."""
+    holding = [Token.key(at) for at, _, _ in _takings(call, address, owner, offered, TOKENS_PER_READING_MAX)]
+    shelf, sold = drain(call, address, owner, Wh(sum(parts))), from_parts(parts)
+    if shelf.origin != sold:
+        _mix(call, holding, shelf.origin, sold)
+    return shelf._replace(origin=sold)
+
+
+def offer(call: Call, address: Address, owner: Prosumer, amount: Wh, tokens_max: int) -> tuple[int, ...]:
+    """How much of the amount `drain` takes from at most so many tokens, by source; `owner` is refreshed."""
+    found, origin = 0, NO_ORIGIN
+    for _, token, taken in _takings(call, address, owner, amount, tokens_max):
+        found += taken
+        origin = add(origin, share(token.origin, token.energy_wh, taken))
+    return by_source(origin, found)
 
 
 def chargeable(call: Call, address: Address, owner: Prosumer, amount: Wh, tokens_max: int) -> Wh:
@@ -317,6 +348,36 @@ def chargeable(call: Call, address: Address, owner: Prosumer, amount: Wh, tokens
         energy = _token(call, Token.key(token_at(call, address, slot))).energy_wh if is_partial else Wh(0)
         found += max(owner.capability_wh - energy, 0)
     return Wh(min(amount, found))
+
+
+def _takings(
+    call: Call, address: Address, owner: Prosumer, amount: Wh, tokens_max: int
+) -> Iterator[tuple[TokenId, Token, int]]:
+    """The tokens that `drain` would take the amount from, with what it would take of each."""
+    charged, left = owner.full + owner.partial, int(amount)
+    for slot in range(charged - 1, max(charged - tokens_max, 0) - 1, -1):
+        if not left:
+            return
+        token_id = token_at(call, address, slot)
+        token = _token(call, Token.key(token_id))
+        taken = min(left, token.energy_wh)
+        left -= taken
+        yield token_id, token, taken
+
+
+def _mix(call: Call, holding: list[bytes], taken: Origin, sold: Origin) -> None:
+    """Gives these tokens back what was taken and takes what was sold, as much of either; each gets its share."""
+    tokens = [(key, token) for key in holding if (token := _token(call, key)).energy_wh]
+    left, origin = sum([int(token.energy_wh) for _, token in tokens]), taken
+    for _, token in tokens:
+        origin = add(origin, token.origin)
+    origin = subtract(origin, sold)
+    for key, token in tokens:
+        part = share(origin, left, token.energy_wh)
+        left, origin = left - token.energy_wh, subtract(origin, part)
+        if part != token.origin:
+            call.put(key, token._replace(origin=part))
+            call.emit(MetadataUpdate(int.from_bytes(key[1:], "big")))
 
 
 def _spare_wh(owner: Prosumer) -> int:

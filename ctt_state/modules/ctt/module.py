@@ -56,6 +56,8 @@ EnergyConsumed = CTT.event(
 EnergyTransferred = CTT.event(
     "EnergyTransferred(address indexed from,address indexed to,uint256 indexed tokenId,uint256 energy)"
 )
+# Right after the EnergyConsumed of which it is a part, for each source but 0.
+OriginRetired = CTT.event("OriginRetired(address indexed prosumer,uint8 indexed source,uint256 energy)")
 ReadingRejected = CTT.event("ReadingRejected(uint256 indexed index,bytes reason)")
 
 # Refusals

@@ -24,10 +24,10 @@ from ctt_state.modules.ctt.module import (
     ProsumerRegistered,
     config_of,
 )
+from ctt_state.origin import SOURCE_MAX
 from ctt_state.records import ROLE_OPERATOR, Meter, Prosumer, Reading, Role
 from ctt_state.units import ZERO_ADDRESS, Address, Watt
 
-SOURCE_MAX: Final = 5  # 0 none, 1 solar, 2 wind, 3 hydro, 4 biomass, 5 other
 NO_METER: Final = Meter(ZERO_ADDRESS, 0, Watt(0), concentrator=False, certified=False)
 
 

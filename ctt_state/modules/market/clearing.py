@@ -7,10 +7,12 @@ account both buys and sells: its bid lies below its ask, so never both are serve
 a partner stays on that side. So what each can deliver is known before anything moves.
 """
 
+import operator
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ctt_state.modules.call import NO_ACCOUNT, Call, MarketRules
-from ctt_state.modules.ctt.energy import TOKENS_PER_READING_MAX, charge, chargeable, drain, drainable
+from ctt_state.modules.ctt.energy import TOKENS_PER_READING_MAX, charge, chargeable, offer, sell
 from ctt_state.modules.ctt.module import CTT, config_of, prosumer_of
 from ctt_state.modules.ctt.shelf import refresh
 from ctt_state.modules.market import auction
@@ -21,6 +23,7 @@ from ctt_state.modules.market.module import (
     AuctionCleared,
     NotTheChain,
     OrderExpired,
+    OriginTraded,
     Traded,
     auction_at,
     book_of,
@@ -29,6 +32,7 @@ from ctt_state.modules.market.module import (
     tariff_of,
 )
 from ctt_state.modules.market.orders import end
+from ctt_state.origin import SOURCE_MAX, apportion, from_parts
 from ctt_state.records import (
     PAGE_ORDERS,
     PAGE_TOKENS,
@@ -36,7 +40,6 @@ from ctt_state.records import (
     Auction,
     Mandate,
     MarketTariff,
-    Meter,
     Order,
     Prosumer,
 )
@@ -44,12 +47,13 @@ from ctt_state.units import ZERO_ADDRESS, Address, Gas, Wei, Wh
 from ctt_state.view import GAS_PER_RECORD_READ, GAS_PER_RECORD_WRITTEN
 
 # What a clearing touches for an order: the order, the owner's account, shelf, standing orders and mandate are read and
-# written, its meter and two pages of its shelf are read. Tokens are counted apart.
-READ_PER_ORDER: Final = 8
+# written, two pages of its shelf are read. Tokens are counted apart.
+READ_PER_ORDER: Final = 7
 WRITTEN_PER_ORDER: Final = 5
 OTHER_RECORDS: Final = 16  # tariff, CTT, book, result, grid operator; and the flat gas of a transaction
 
-OTHER_SOURCES: Final = -1  # stands for every source that nobody names
+Parts = Sequence[int]  # Wh by source, those of none first
+NOTHING: Final[Parts] = (0,) * (SOURCE_MAX + 1)
 
 
 class Side(NamedTuple):
@@ -57,8 +61,8 @@ class Side(NamedTuple):
 
     order_id: int
     order: Order
-    source: int  # of the owner's energy, 0 for none that is certified
     weight_wh: Wh
+    parts: Parts = NOTHING  # of an ask's weight
 
 
 class Deal(NamedTuple):
@@ -66,8 +70,12 @@ class Deal(NamedTuple):
 
     bid: int
     ask: int
-    energy_wh: Wh
+    parts: Parts
     price_wei_per_wh: Wei
+
+    @property
+    def energy_wh(self) -> Wh:
+        return Wh(sum(self.parts))
 
 
 def clearing_gas_max(rules: MarketRules) -> Gas:
@@ -122,10 +130,10 @@ def _sides(call: Call, rules: MarketRules, tariff: MarketTariff) -> tuple[list[S
             end(call, order_id, order)
         elif order.is_bid:
             weight = chargeable(call, order.owner, owner, _payable(call, order, tariff), tokens_max)
-            bids.append(Side(order_id, order, 0, weight))
+            bids.append(Side(order_id, order, weight))
         else:
-            weight = drainable(call, order.owner, owner, _allowed(call, order), tokens_max)
-            asks.append(Side(order_id, order, _source(call, owner), weight))
+            parts = offer(call, order.owner, owner, _allowed(call, order), tokens_max)
+            asks.append(Side(order_id, order, Wh(sum(parts)), parts))
     return bids, asks
 
 
@@ -158,96 +166,107 @@ def _mandate(call: Call, order: Order) -> Mandate | None:
     return found
 
 
-def _source(call: Call, owner: Prosumer) -> int:
-    """What the seller's certified meter says that its energy comes from. The only place that knows."""
-    meter = call.get(Meter, Meter.key(owner.meter)) if owner.confirmed else None
-    return meter.source if meter and meter.certified else 0
-
-
 # --- who trades with whom ---
 
 
 def _nominated(bids: list[Side], asks: list[Side], tariff: MarketTariff) -> list[Deal]:
     """Each ask in turn serves the partners that it names, in its order, at the price that it names for each, if they
-    have a bid that goes so high for this seller. A price of 0 makes it a gift. Who has bought sells no more, and who
-    has sold buys no more."""
+    have a bid that goes so high for this seller's energy. A price of 0 makes it a gift. Who has bought sells no more,
+    and who has sold buys no more."""
     places = {side.order.owner: place for place, side in enumerate(bids)}
     wanted = [side.weight_wh for side in bids]
     sold: set[Address] = set()
     bought: set[Address] = set()
     deals: list[Deal] = []
     for place, seller in enumerate(asks):
-        left, owner = seller.weight_wh, seller.order.owner
+        left, owner = seller.parts, seller.order.owner
         for partner, price in seller.order.partners:
             at = places.get(partner)
             if at is None or owner in bought or partner in sold:
                 continue
-            energy = Wh(min(left, wanted[at]))
-            if energy and _limit_for(bids[at].order, seller, tariff) >= price:
-                deals.append(Deal(at, place, energy, price))
-                wanted[at], left = Wh(wanted[at] - energy), Wh(left - energy)
+            accepted = [
+                wh if wh and _limit_for(bids[at].order, owner, source, tariff) >= price else 0
+                for source, wh in enumerate(left)
+            ]
+            energy = min(sum(accepted), wanted[at])
+            if energy:
+                parts = apportion(accepted, energy)
+                deals.append(Deal(at, place, parts, price))
+                wanted[at], left = Wh(wanted[at] - energy), _subtract(left, parts)
                 sold.add(owner)
                 bought.add(partner)
     return deals
 
 
-def _limit_for(order: Order, seller: Side, tariff: MarketTariff) -> Wei:
-    """The bid's maximum for energy of this seller: by partner, else by source, else in general, and these two at most
-    the ceiling: for no more is its money counted."""
-    by_source = dict(order.sources).get(seller.source, order.limit_wei_per_wh)
-    return dict(order.partners).get(seller.order.owner, min(by_source, tariff.ceiling_wei_per_wh))
+def _limit_for(order: Order, seller: Address, source: int, tariff: MarketTariff) -> Wei:
+    """The bid's maximum for energy of this source from this seller: by partner, else by source, else in general, and
+    these two at most the ceiling: for no more is its money counted."""
+    by_source = dict(order.sources).get(source, order.limit_wei_per_wh)
+    return dict(order.partners).get(seller, min(by_source, tariff.ceiling_wei_per_wh))
 
 
 def _auctioned(
     bids: list[Side], asks: list[Side], deals: list[Deal], tariff: MarketTariff
-) -> tuple[int, list[Deal]]:
+) -> tuple[Wei, list[Deal]]:
     """The one price, between floor and ceiling, and the deals at it, of what is not nominated. Who has traded with
     a partner stays on that side."""
-    sold, bought = (
-        {asks[deal.ask].order.owner for deal in deals},
-        {bids[deal.bid].order.owner for deal in deals},
-    )
-    wanted = [Wh(0) if side.order.owner in sold else side.weight_wh for side in bids]
-    offered = [Wh(0) if side.order.owner in bought else side.weight_wh for side in asks]
-    for deal in deals:
-        wanted[deal.bid] = Wh(wanted[deal.bid] - deal.energy_wh)
-        offered[deal.ask] = Wh(offered[deal.ask] - deal.energy_wh)
+    wanted, offered = _not_nominated(bids, asks, deals)
     floor, ceiling = tariff.floor_wei_per_wh, tariff.ceiling_wei_per_wh
     buyers = [place for place, energy in enumerate(wanted) if energy]
     sellers = [
         place
-        for place, energy in enumerate(offered)
-        if energy and asks[place].order.limit_wei_per_wh <= ceiling
+        for place, parts in enumerate(offered)
+        if any(parts) and asks[place].order.limit_wei_per_wh <= ceiling
     ]
-    groups = _groups([bids[place].order for place in buyers], [asks[place].source for place in sellers])
+    groups = _groups([bids[place].order for place in buyers], [offered[place] for place in sellers])
+    lots = [
+        (place, group, energy)
+        for place in sellers
+        for group, sources in enumerate(groups)
+        if (energy := sum([offered[place][source] for source in sources]))
+    ]
     result = auction.clear(
         [Bid(wanted[place], _limits(bids[place].order, groups, tariff)) for place in buyers],
-        [
-            Ask(
-                offered[place],
-                max(asks[place].order.limit_wei_per_wh, floor),
-                groups.index(asks[place].source if asks[place].source in groups else OTHER_SOURCES),
-            )
-            for place in sellers
-        ],
+        [Ask(energy, max(asks[place].order.limit_wei_per_wh, floor), group) for place, group, energy in lots],
         len(groups),
     )
     price = Wei(result.price)
-    return price, [Deal(buyers[bid], sellers[ask], Wh(energy), price) for bid, ask, energy in result.trades]
+    pairs: dict[tuple[int, int], Parts] = {}
+    for bid, lot, energy in result.trades:
+        place, group, _ = lots[lot]
+        of_group = [wh if source in groups[group] else 0 for source, wh in enumerate(offered[place])]
+        parts = apportion(of_group, energy)
+        offered[place] = _subtract(offered[place], parts)
+        pair = buyers[bid], place
+        pairs[pair] = _add(pairs[pair], parts) if pair in pairs else parts
+    return price, [Deal(bid, ask, parts, price) for (bid, ask), parts in pairs.items()]
 
 
-def _groups(buyers: list[Order], offered: list[int]) -> list[int]:
-    """What is told apart: each source that somebody offers and somebody names, then all others, if there are any."""
+def _not_nominated(bids: list[Side], asks: list[Side], deals: list[Deal]) -> tuple[list[Wh], list[Parts]]:
+    """What bids still want and asks still offer after these deals."""
+    sold = {asks[deal.ask].order.owner for deal in deals}
+    bought = {bids[deal.bid].order.owner for deal in deals}
+    wanted = [Wh(0) if side.order.owner in sold else side.weight_wh for side in bids]
+    offered = [NOTHING if side.order.owner in bought else side.parts for side in asks]
+    for deal in deals:
+        wanted[deal.bid] = Wh(wanted[deal.bid] - deal.energy_wh)
+        offered[deal.ask] = _subtract(offered[deal.ask], deal.parts)
+    return wanted, offered
+
+
+def _groups(buyers: list[Order], offers: list[Parts]) -> list[tuple[int, ...]]:
+    """Sources that are told apart: each one that somebody offers and somebody names, then all others on offer."""
     wished = {source for order in buyers for source, _ in order.sources}
-    groups = sorted(wished.intersection(offered))
-    has_others = not groups or any(source not in groups for source in offered)
-    return [*groups, OTHER_SOURCES] if has_others else groups
+    offered = [source for source in range(SOURCE_MAX + 1) if any(parts[source] for parts in offers)]
+    groups: list[tuple[int, ...]] = [(source,) for source in offered if source in wished]
+    others = tuple([source for source in offered if source not in wished])
+    return [*groups, others] if others else groups
 
 
-def _limits(order: Order, groups: list[int], tariff: MarketTariff) -> tuple[int, ...]:
+def _limits(order: Order, groups: list[tuple[int, ...]], tariff: MarketTariff) -> tuple[int, ...]:
     """The bid's maximum for each group; what is above the ceiling counts as the ceiling."""
     own, general = dict(order.sources), order.limit_wei_per_wh
-    return tuple([min(own.get(source, general), tariff.ceiling_wei_per_wh) for source in groups])
+    return tuple([min(own.get(sources[0], general), tariff.ceiling_wei_per_wh) for sources in groups])
 
 
 # --- what moves ---
@@ -256,32 +275,41 @@ def _limits(order: Order, groups: list[int], tariff: MarketTariff) -> tuple[int,
 def _settle(call: Call, bids: list[Side], asks: list[Side], deals: list[Deal], tariff: MarketTariff) -> None:
     """Each order's deals are settled as one, sellers first; the grid fee comes on top of the price."""
     fee = tariff.grid_fee_wei_per_wh
-    given, earned = [0] * len(asks), [0] * len(asks)
-    taken, paid = [0] * len(bids), [0] * len(bids)
-    for bid, ask, energy, price in deals:
-        given[ask] += energy
-        earned[ask] += energy * price
-        taken[bid] += energy
-        paid[bid] += energy * (price + fee)
+    given, earned = [NOTHING] * len(asks), [0] * len(asks)
+    taken, paid = [NOTHING] * len(bids), [0] * len(bids)
+    fees = 0
+    for deal in deals:
+        energy, price = deal.energy_wh, deal.price_wei_per_wh
+        given[deal.ask] = _add(given[deal.ask], deal.parts)
+        earned[deal.ask] += energy * price
+        taken[deal.bid] = _add(taken[deal.bid], deal.parts)
+        paid[deal.bid] += energy * (price + fee)
+        fees += energy * fee
     for place, side in enumerate(asks):
-        if given[place]:
-            _serve(call, side, Wh(given[place]), earned[place])
+        if any(given[place]):
+            _serve(call, side, given[place], earned[place])
     for place, side in enumerate(bids):
-        if taken[place]:
-            _serve(call, side, Wh(taken[place]), -paid[place])
-    _pay(call, tariff.grid_operator, sum(taken) * fee)
-    for bid, ask, energy, price in deals:
-        call.emit(Traded(bids[bid].order.owner, asks[ask].order.owner, energy, price))
+        if any(taken[place]):
+            _serve(call, side, taken[place], -paid[place])
+    _pay(call, tariff.grid_operator, fees)
+    for deal in deals:
+        buyer, seller = bids[deal.bid].order.owner, asks[deal.ask].order.owner
+        call.emit(Traded(buyer, seller, deal.energy_wh, deal.price_wei_per_wh))
+        for source, wh in enumerate(deal.parts):
+            if source and wh:
+                call.emit(OriginTraded(buyer, seller, source, wh))
 
 
-def _serve(call: Call, side: Side, energy: Wh, wei: int) -> None:
+def _serve(call: Call, side: Side, parts: Parts, wei: int) -> None:
     """Moves what the order has got, and keeps what is left of it and of its mandate."""
-    order = side.order
-    shelves = Call(
-        call.view, call.to, CTT.address, Wei(0), call.block, call.chain
-    )  # for the events of tokens
+    order, energy = side.order, sum(parts)
+    # For the events of tokens.
+    shelves = Call(call.view, call.to, CTT.address, Wei(0), call.block, call.chain)
     owner = refresh(prosumer_of(call, order.owner), config_of(call).capability_wh)
-    shelf = (charge if order.is_bid else drain)(shelves, order.owner, owner, energy)
+    if order.is_bid:
+        shelf = charge(shelves, order.owner, owner, Wh(energy), from_parts(parts))
+    else:
+        shelf = sell(shelves, order.owner, owner, side.weight_wh, parts)
     if shelf.moved_wh != energy:
         raise AssertionError(f"0x{order.owner.hex()} moved {shelf.moved_wh} Wh of {energy} Wh")
     call.put(Prosumer.key(order.owner), shelf.owner)
@@ -295,6 +323,14 @@ def _serve(call: Call, side: Side, energy: Wh, wei: int) -> None:
             energy_wh=Wh(mandate.energy_wh - energy), spend_wei=Wei(mandate.spend_wei - spent)
         )
         call.put(Mandate.key(order.owner, order.placer), after)
+
+
+def _add(one: Parts, other: Parts) -> Parts:
+    return [*map(operator.add, one, other)]
+
+
+def _subtract(one: Parts, part: Parts) -> Parts:
+    return [*map(operator.sub, one, part)]
 
 
 def _pay(call: Call, to: Address, wei: int) -> None:

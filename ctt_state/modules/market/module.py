@@ -16,6 +16,10 @@ OrderPlaced = MARKET.event(
 OrderCancelled = MARKET.event("OrderCancelled(uint256 indexed orderId,address indexed owner,uint256 energy)")
 OrderExpired = MARKET.event("OrderExpired(uint256 indexed orderId,address indexed owner,uint256 energy)")
 Traded = MARKET.event("Trade(address indexed buyer,address indexed seller,uint256 energy,uint256 price)")
+# Right after the Trade of which it is a part, for each source but 0.
+OriginTraded = MARKET.event(
+    "OriginTraded(address indexed buyer,address indexed seller,uint8 indexed source,uint256 energy)"
+)
 AuctionCleared = MARKET.event(
     "AuctionCleared(uint256 indexed auction,uint256 price,uint256 energy,uint256 bids,uint256 asks)"
 )

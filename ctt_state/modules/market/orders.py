@@ -11,7 +11,6 @@ from typing import Final, TypeVar
 
 from ctt_state.modules.call import Call
 from ctt_state.modules.ctt.module import prosumer_of
-from ctt_state.modules.ctt.prosumer import SOURCE_MAX
 from ctt_state.modules.market.book import put_in, take_out
 from ctt_state.modules.market.module import (
     MARKET,
@@ -32,6 +31,7 @@ from ctt_state.modules.market.module import (
     rules_of,
     standing_of,
 )
+from ctt_state.origin import SOURCE_MAX
 from ctt_state.records import Order
 from ctt_state.units import PRICE_MAX, UINT64_MAX, ZERO_ADDRESS, Address, Wei, Wh
 
