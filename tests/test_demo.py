@@ -25,11 +25,13 @@ from apps.demo.profiles import (
     wind_wh,
 )
 from apps.demo.screen import render, status_json, status_line
-from apps.demo.street import Street
-from apps.demo.traders import MANDATE_WEI
+from apps.demo.street import POCKET_MONEY_WEI, POOR_WEI, Street
+from apps.demo.traders import GRANT, MANDATE_WEI, MANDATE_WH
 from apps.demo.trading import SOLAR, Order, Situation, Tariff, make_ask, make_bid
 from apps.demo.watch import Auction, HomeState, Trade, Watch, follow_auctions
+from ctt_state.crypto import address_of
 from ctt_state.modules.ctt import CTT
+from ctt_state.modules.market import MARKET
 from ctt_state.units import Address, hex_of
 from tests.ledger_world import ADMIN_KEY, ALICE_KEY, CHAIN_ID
 from tests.live_node import LiveNode
@@ -197,6 +199,31 @@ async def read_market(url: str, street: Street) -> tuple[Watch, list[Any]]:
         return watch, await client.batch([("ctt_mandate", [each, platform]) for each in clients])
 
 
+async def run_low(url: str) -> None:
+    """A home of the street spends nearly all of its money, and nearly nothing is left of a mandate."""
+    async with Client(url) as client:
+        street = Street(client, CHAIN_ID, HOMES)
+        spender, seller = (street.homes[number].owner for number in (2, PLATFORMS_CLIENTS[0]))
+        await client.receipt(await spender.send_raw(address_of(ALICE_KEY), POCKET_MONEY_WEI - POOR_WEI))
+        limits = (1, MANDATE_WEI, 0, 0, 2**64 - 1)
+        await client.receipt(await seller.send(MARKET, GRANT, street.traders.platform.address, *limits))
+
+
+async def means(url: str) -> tuple[int, int]:
+    """What that home has, and what is left of that mandate in Wh."""
+    async with Client(url) as client:
+        street = Street(client, CHAIN_ID, HOMES)
+        spender, seller = (street.homes[number].owner for number in (2, PLATFORMS_CLIENTS[0]))
+        platform = street.traders.platform.address
+        balance, mandate = await client.batch(
+            [
+                ("eth_getBalance", [hex_of(spender.address), "latest"]),
+                ("ctt_mandate", [hex_of(seller.address), hex_of(platform)]),
+            ]
+        )
+        return int(balance, 16), int(mandate["energyWh"])
+
+
 async def read_homes(url: str, street: Street) -> list[Any]:
     async with Client(url) as client:
         return [await client.read(CTT, "prosumers(address)", home.owner.address) for home in street.homes]
@@ -216,7 +243,11 @@ def test_a_street_lives_on_and_finds_itself_again(tmp_path: Path) -> None:
         assert [each[:2] for each in watch.trades if not each.price] == [(receiver, giver)]
         assert int(mandates[1]["spendWei"]) < MANDATE_WEI  # the platform has bought for its client
 
+        asyncio.run(run_low(node.url))
+        assert asyncio.run(means(node.url)) < (POOR_WEI, 2)
         second = asyncio.run(live(node.url, 4))
+        money, energy_wh = asyncio.run(means(node.url))
+        assert money > POCKET_MONEY_WEI and energy_wh > MANDATE_WH * 9 // 10
         assert second.news.quarter > FIRST_QUARTER + 4 + 3  # the day has gone on
         assert second.news.failed == 0, second.news.lines
         assert second.news.sent < HOMES * 9
