@@ -206,7 +206,7 @@ def test_the_market_is_shown(stall: Stall) -> None:
 def test_on_a_terminal_it_is_asked_for_and_curves_are_drawn(stall: Stall) -> None:
     """In a process of its own, behind a pseudo-terminal."""
     key = stall.node.directory.parent / "ann.key"
-    order = ("bid", "2", "0.10", "--key", str(key))
+    order = ("bid", "2", "0.10", "--source", "solar=0.11", "--key", str(key))
     code, text = on_terminal(stall.node, *order, answer=b"n\n")
     assert code == 77 and "send it? [y/N]" in text and "not confirmed; nothing was sent" in text
     assert "would now come to" in text and stall.told("orders", ADDRESS["ann"])["bid"] is None
@@ -216,6 +216,7 @@ def test_on_a_terminal_it_is_asked_for_and_curves_are_drawn(stall: Stall) -> Non
     assert code == 0 and "send it?" not in text
 
     code, text = on_terminal(stall.node, "show")
+    assert " 0.10* " in text  # no room for wishes
     assert code == 0 and "demand ━━━   supply ═══" in text and "━━━━━━" in text.split("wishes apart")[1]
     for name in ("ann", "ben"):
         for order_ in filter(None, (stall.told("orders", ADDRESS[name])[side] for side in ("bid", "ask"))):
