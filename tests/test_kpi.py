@@ -32,15 +32,17 @@ FACTORS: Final = Factors({"grid": 400, "solar": 40, "wind": 10})
 TARIFFS: Final = Tariffs([(0, Tariff(Wei(30 * CENT), Wei(8 * CENT)))])
 TERMS: Final = Terms(TARIFFS, FACTORS)
 WHOLE: Final = Span(0, 24 * MS_PER_HOUR)
-SOLAR, WIND = 1, 2
+SOLAR, WIND, OTHER = 1, 2, 5
 
 
 def hour(number: int, **sums: int) -> Sums:
     return NOTHING._replace(start_ms=number * MS_PER_HOUR, **sums)
 
 
-def home(address: bytes, *hours: Sums, source: int = 0, before: tuple[Sums, ...] = ()) -> Home:
-    return Home(address, source, before, hours)
+def home(address: bytes, *hours: Sums, before: tuple[Sums, ...] = (), **solar_wh: int) -> Home:
+    """`at_9=50`: of what was used after nine, 50 Wh were solar energy."""
+    retired = {int(at.removeprefix("at_")) * MS_PER_HOUR: {SOLAR: wh} for at, wh in solar_wh.items()}
+    return Home(address, before, hours, retired)
 
 
 def whole(_: int) -> Span:
@@ -64,7 +66,8 @@ STREET: Final = (
         hour(12, produced_wh=1_200, stored_wh=1_000, consumed_wh=100, covered_wh=100),
         hour(13, auction_sold_wh=600, auction_sold_wei=600 * 19 * CENT),
         hour(20, consumed_wh=500, covered_wh=300),
-        source=SOLAR,
+        at_12=100,
+        at_20=300,
     ),
     home(
         BEA,
@@ -76,6 +79,7 @@ STREET: Final = (
             grid_fee_wei=600 * 4 * CENT,
         ),
         hour(20, consumed_wh=1_000, covered_wh=600),
+        at_20=600,
     ),
 )
 
@@ -90,6 +94,8 @@ def test_a_home_that_produces_and_sells() -> None:
     assert ada.cost_wei == (200 * 30 - 200 * 8 - 600 * 19) * CENT
     assert ada.cost_without_market_wei == (600 * 30 - 1_200 * 8) * CENT
     assert ada.savings_wei == 15_400 * CENT  # 8,400 she would have paid; 7,000 she got
+    assert (ada.renewable_wh, ada.renewable_share) == (400, Decimal("0.666667"))
+    assert (ada.consuming_hours, ada.renewable_hours) == (2, 1)  # at noon
     assert ada.co2_mg == 400 * 40 + 200 * 400
     assert ada.co2_avoided_mg == 400 * (400 - 40)
 
@@ -100,7 +106,8 @@ def test_a_home_that_only_buys() -> None:
     assert (bea.self_consumption, bea.self_sufficiency, bea.shared_wh) == (None, Decimal(0), 0)
     assert bea.cost_wei == (1_300 * 30 + 600 * 23) * CENT
     assert bea.savings_wei == 600 * 7 * CENT
-    assert bea.co2_mg == 1_300 * 400 + 600 * 40  # all that was stored came from the sun
+    assert (bea.renewable_share, bea.renewable_hours) == (Decimal("0.315789"), 0)
+    assert bea.co2_mg == 1_300 * 400 + 600 * 40
 
 
 def test_the_community_uses_what_its_homes_sell_each_other() -> None:
@@ -108,6 +115,7 @@ def test_the_community_uses_what_its_homes_sell_each_other() -> None:
     assert (street.produced_wh, street.consumed_wh, street.billed_wh) == (1_200, 2_500, 1_500)
     assert street.self_consumption == Decimal("0.833333")  # 1,000 of 1,200
     assert street.self_sufficiency == Decimal("0.4")  # 1,000 of 2,500
+    assert (street.renewable_share, street.consuming_hours) == (Decimal("0.4"), 2)
     assert street.shared_wh == 1_000  # at noon 1,200 fed in and 1,000 drawn
     assert street.savings_wei == (15_400 + 4_200) * CENT
     assert street.co2_avoided_mg == 1_000 * (400 - 40)
@@ -134,30 +142,23 @@ def test_own_energy_from_before_is_no_more_than_all_that_was_produced() -> None:
     assert (ada.own_used_wh, ada.self_consumption) == (800, Decimal(1))
 
 
-def test_what_others_stored_is_mixed_by_energy_and_rounded_up() -> None:
-    rows = figures(
-        home(ADA, hour(1, produced_wh=2, stored_wh=2), source=SOLAR),
-        home(BEA, hour(1, produced_wh=1, stored_wh=1), source=WIND),
-        home(CEM, hour(1, partner_bought_wh=1), hour(2, consumed_wh=1, covered_wh=1)),
-    )
-    assert rows[CEM].co2_mg == 30  # (2 x 40 + 1 x 10) / 3
-    rows = figures(
-        home(ADA, hour(1, produced_wh=1, stored_wh=1), source=SOLAR),
-        home(BEA, hour(1, produced_wh=2, stored_wh=2), source=WIND),
-        home(CEM, hour(1, partner_bought_wh=2), hour(2, consumed_wh=2, covered_wh=2)),
-    )
-    assert rows[CEM].co2_mg == 40  # 2 x 20
-    rows = figures(
-        home(ADA, hour(1, produced_wh=2, stored_wh=2), source=SOLAR),
-        home(BEA, hour(1, produced_wh=1, stored_wh=1)),
-        home(CEM, hour(1, partner_bought_wh=2), hour(2, consumed_wh=2, covered_wh=2)),
-    )
-    assert rows[CEM].co2_mg == 320  # 2 x 160, of which nobody certified a third
+def test_energy_emits_by_its_source_and_what_nobody_certified_as_the_grids() -> None:
+    bought = hour(1, partner_bought_wh=20, consumed_wh=30, covered_wh=20)
+    row = figures(Home(CEM, (), [bought], {MS_PER_HOUR: {SOLAR: 3, WIND: 4, OTHER: 5}}))[CEM]
+    assert row.co2_mg == 3 * 40 + 4 * 10 + 5 * 400 + 8 * 400 + 10 * 400
+    assert row.co2_avoided_mg == 3 * 360 + 4 * 390
+    assert (row.renewable_wh, row.renewable_share) == (7, Decimal("0.233333"))
 
 
-def test_without_energy_from_anyone_the_mix_is_the_grids() -> None:
-    row = figures(home(CEM, hour(1, partner_bought_wh=5), hour(2, consumed_wh=5, covered_wh=5)))[CEM]
-    assert (row.co2_mg, row.co2_avoided_mg) == (5 * 400, 0)
+def test_an_hour_is_renewable_when_all_of_it_is() -> None:
+    full, short, idle = (hour(at, consumed_wh=9, covered_wh=9) for at in (1, 2, 3))
+    idle = idle._replace(consumed_wh=0, covered_wh=0)
+    bea = home(BEA, full, short, idle, at_1=9, at_2=8)
+    row = figures(bea)[BEA]
+    assert (row.renewable_wh, row.consuming_hours, row.renewable_hours) == (17, 2, 1)
+    ada = home(ADA, hour(1, consumed_wh=1))
+    community = figures(ada, bea)[None]
+    assert (community.consuming_hours, community.renewable_hours) == (2, 0)
 
 
 def test_the_tariff_is_that_at_the_hours_end() -> None:
@@ -212,10 +213,15 @@ hours = st.lists(
     ),
     max_size=6,
 ).map(lambda made: [sums._replace(start_ms=at * MS_PER_HOUR) for at, sums in enumerate(made)])
-streets = st.lists(st.tuples(hours, st.integers(0, 5), st.integers(0, 3)), max_size=4).map(
+streets = st.lists(st.tuples(hours, st.integers(0, 5), st.integers(0, 3), st.integers(0, 2)), max_size=4).map(
     lambda homes: [
-        home(bytes([number]) * 20, *made[cut:], source=source, before=tuple(made[:cut]))
-        for number, (made, source, cut) in enumerate(homes)
+        Home(
+            bytes([number]) * 20,
+            made[:cut],
+            made[cut:],
+            {sums.start_ms: {source: sums.covered_wh * halves // 2} for sums in made if source},
+        )
+        for number, (made, source, cut, halves) in enumerate(homes)
     ]
 )
 
@@ -228,11 +234,13 @@ def test_figures_stay_in_their_bounds(street: list[Home]) -> None:
     *homes, community = rows
     assert community.home is None
     for row in rows:
-        for share in (row.self_consumption, row.self_sufficiency):
+        for share in (row.self_consumption, row.self_sufficiency, row.renewable_share):
             assert share is None or 0 <= share <= 1
         assert 0 <= row.shared_wh <= min(row.produced_wh, row.consumed_wh)
         assert row.own_used_wh + row.partner_used_wh + row.auction_used_wh + row.billed_wh == row.consumed_wh
         assert row.stored_wh + row.fed_in_wh == row.produced_wh
+        assert 0 <= row.renewable_wh <= row.consumed_wh - row.billed_wh
+        assert 0 <= row.renewable_hours <= row.consuming_hours
         assert 0 <= row.co2_mg <= row.consumed_wh * 400
         assert row.co2_avoided_mg == row.consumed_wh * 400 - row.co2_mg >= 0
     assert community.shared_wh >= sum(row.shared_wh for row in homes)
@@ -251,6 +259,7 @@ def test_who_never_trades_and_stores_saves_nothing(street: list[Home]) -> None:
                 for at, sums in enumerate(each.hours)
             ],
             before=(),
+            retired={},
         )
         for each in street
     ]

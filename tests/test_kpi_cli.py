@@ -11,7 +11,18 @@ from typing import Any, Final
 import pytest
 
 from apps.indexer.database import connect
-from apps.indexer.schema import CHAIN, DAYS, HOURS, METADATA, METERS, READINGS, SUMS, TARIFFS, TRADES, VERSION
+from apps.indexer.schema import (
+    CHAIN,
+    DAYS,
+    HOURS,
+    METADATA,
+    READINGS,
+    RETIRED,
+    SUMS,
+    TARIFFS,
+    TRADES,
+    VERSION,
+)
 from apps.kpi.export import COLUMNS
 from ctt_state.settlement import Kind, Reading, Settlement, Tariff, Trade
 from ctt_state.units import MS_PER_HOUR, hex_of
@@ -68,20 +79,28 @@ def example_rows() -> dict[Any, list[Row]]:
     return rows
 
 
-def street_rows(*, shift_ms: int = 0) -> dict[Any, list[Row]]:
+def street_rows() -> dict[Any, list[Row]]:
     rows: dict[Any, list[Row]] = {HOURS: [], DAYS: [], TARIFFS: example_rows()[TARIFFS]}
     for home in STREET:
         day: Row = dict.fromkeys(SUMS, 0)
         for sums in home.hours:
             hour = {**dict.fromkeys(SUMS, 0), **sums._asdict(), "prosumer": home.address}
-            rows[HOURS].append(hour | {"start_ms": sums.start_ms + shift_ms})
+            rows[HOURS].append(hour)
             day = {name: day[name] + hour[name] for name in SUMS}
-        rows[DAYS].append({**day, "prosumer": home.address, "start_ms": shift_ms})
-    reading = {"time_ms": 1, "height": 1, "position": 0, "item": 0, "meter": METER}
-    amounts = dict.fromkeys(("produced_wh", "stored_wh", "consumed_wh", "covered_wh"), 0)
-    rows[READINGS] = [{"prosumer": ADA, **reading, **amounts}]
-    meter = {"meter": METER, "operator": OPERATOR, "source": 1, "max_power_w": 0, "concentrator": False}
-    rows[METERS] = [{"certified": True, "height": 1, **meter}]
+        rows[DAYS].append({**day, "prosumer": home.address, "start_ms": 0})
+    rows[RETIRED] = [
+        {
+            "prosumer": home.address,
+            "time_ms": start_ms + number,
+            "source": source,
+            "energy_wh": wh // 2,
+        }
+        | {"height": number, "position": 0, "item": 0}
+        for home in STREET
+        for start_ms, sources in home.retired.items()
+        for source, wh in sources.items()
+        for number in (1, MS_PER_HOUR)  # the first moment of the hour, and the last
+    ]
     return rows
 
 
@@ -205,7 +224,7 @@ def test_homes_and_their_community(ctt: Ctt, street: str) -> None:
     assert (ada["self_consumption"], community["self_sufficiency"]) == ("0.333333", "0.400000")
     assert (community["start"], community["end"]) == ("1970-01-01T00:00:00.000Z", "1970-01-02T00:00:00.000Z")
     assert community["shared_wh"] == "1000"
-    assert ada["co2_mg"] == str(400 * 41 + 200 * 363)  # her meter is certified for solar energy
+    assert ada["co2_mg"] == str(400 * 41 + 200 * 363)
     assert bea["co2_mg"] == str(600 * 41 + 1_300 * 363)
 
 
@@ -233,14 +252,6 @@ def test_the_days_before_count_for_what_tokens_hold(ctt: Ctt, tmp_path: Path) ->
     database = write(f"sqlite:///{tmp_path}/two.db", rows, time_ms=48 * MS_PER_HOUR)
     bea = figures(ctt, database, "--from", "1970-01-02")[1]
     assert (bea["auction_used_wh"], bea["own_used_wh"], bea["bought_wh"]) == ("600", "0", "0")
-
-
-@pytest.mark.parametrize("certified", [True, False])
-def test_a_source_counts_while_it_is_certified(ctt: Ctt, tmp_path: Path, certified: bool) -> None:
-    rows = street_rows()
-    rows[METERS][0]["certified"] = certified
-    ada = figures(ctt, write(f"sqlite:///{tmp_path}/meter.db", rows))[0]
-    assert ada["co2_mg"] == str(400 * (41 if certified else 363) + 200 * 363)
 
 
 def test_factors_of_ones_own(ctt: Ctt, street: str, tmp_path: Path) -> None:
@@ -279,10 +290,23 @@ def type_of(name: str) -> Callable[[str], Any]:
 def test_the_table_is_for_people(ctt: Ctt, street: str) -> None:
     *_, bea, community = done(ctt("kpi", "--database", street)).splitlines()
     assert community.split() == [
-        *("1970-01-01", "00:00Z", "community", "1.200", "2.500", "83.3", "%", "40.0", "%", "1.000"),
+        *(
+            "1970-01-01",
+            "00:00Z",
+            "community",
+            "1.200",
+            "2.500",
+            "83.3",
+            "%",
+            "40.0",
+            "%",
+            "40.0",
+            "%",
+            "1.000",
+        ),
         *("0.196", "0.586", "0.322"),
     ]
-    assert bea.split()[5:8] == ["0.0", "%", "0.000"]  # no self-consumption of one who makes nothing
+    assert bea.split()[5:9] == ["0.0", "%", "31.6", "%"]  # no self-consumption of one who makes nothing
 
 
 def test_without_pyarrow_it_says_so(

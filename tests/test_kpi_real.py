@@ -79,7 +79,7 @@ def day_of(start_ms: int) -> Span:
 @pytest.fixture(scope="module")
 def days() -> list[Indicators]:
     hours = load()
-    return indicators([Home(ALICE, 0, (), hours), Home(BOB, 1, (), roof(hours))], TERMS, day_of)
+    return indicators([Home(ALICE, (), hours, {}), Home(BOB, (), roof(hours), {})], TERMS, day_of)
 
 
 def of(days: list[Indicators], who: bytes | None) -> list[Indicators]:

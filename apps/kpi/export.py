@@ -18,7 +18,7 @@ from ctt_state.units import hex_of
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MONEY_DIGITS: Final = 38
 
-_RATIOS: Final = ("self_consumption", "self_sufficiency")
+_RATIOS: Final = ("self_consumption", "self_sufficiency", "renewable_share")
 _FIGURES: Final = (*Indicators._fields[2:], "savings_wei")
 COLUMNS: Final = ("start", "end", "home", *_FIGURES)
 

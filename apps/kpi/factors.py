@@ -2,13 +2,14 @@
 
 import csv
 from collections.abc import Mapping
-from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-# A certified meter's source by its number; what it does not say, or nobody certified, counts as the grid's.
+# By their numbers; none, and what the table does not have, counts as the grid's.
 SOURCES: Final = ("none", "solar", "wind", "hydro", "biomass", "other")
+NO_SOURCE: Final = 0
+RENEWABLE: Final = (1, 2, 3, 4)  # what "other" is, nobody says
 GRID: Final = "grid"
 FACTOR_MAX: Final = 10_000  # g/kWh; the worst power stations emit a tenth
 
@@ -26,13 +27,6 @@ class Factors:
 
     def of(self, source: int) -> int:
         return self._by_source[source]
-
-    def mix(self, stored_wh: Mapping[int, int]) -> Fraction:
-        """Of energy that was stored, by source; the grid's where none was."""
-        total = sum(stored_wh.values())
-        if not total:
-            return Fraction(self.grid)
-        return Fraction(sum(self.of(source) * energy for source, energy in stored_wh.items()), total)
 
 
 def read_factors(path: Path | None = None) -> Factors:

@@ -1,5 +1,6 @@
 """What settlements and key figures are made of, out of the indexer's tables."""
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, CursorResult, Table, func, make_url, or_, sel
 from sqlalchemy.exc import SQLAlchemyError
 
 from apps.indexer.database import UnknownDatabase, connect
-from apps.indexer.schema import CHAIN, DAYS, HOURS, METERS, READINGS, TARIFFS, TRADES, VERSION
+from apps.indexer.schema import CHAIN, DAYS, HOURS, READINGS, RETIRED, TARIFFS, TRADES, VERSION
 from apps.kpi.indicators import Home, Span, Sums, Tariffs
 from ctt_state.settlement import Event, Kind, Reading, Tariff, Trade
 from ctt_state.units import Address, Ms, Wei, Wh
@@ -85,7 +86,10 @@ class History:
         found = self._connection.execute(select(DAYS.c.prosumer).distinct()).scalars()
         for address in sorted(set(found).intersection(only) if only else found):
             before = self._sums(DAYS, address, Span(0, span.start_ms))
-            yield Home(address, self._source_of(address), before, self._sums(HOURS, address, span))
+            hours = self._sums(HOURS, address, span)
+            yield Home(
+                address, before, hours, self._retired(address, span, [hour.start_ms for hour in hours])
+            )
 
     def _sums(self, table: Table, address: bytes, span: Span) -> list[Sums]:
         columns = [table.c[name] for name in Sums._fields]
@@ -97,17 +101,14 @@ class History:
         rows = self._connection.execute(select(*columns).where(*within).order_by(table.c.start_ms))
         return [Sums(*row) for row in rows]
 
-    def _source_of(self, address: bytes) -> int:
-        """What the meter of its last reading is certified for; 0 for one that is not."""
-        meter = (
-            select(READINGS.c.meter)
-            .where(READINGS.c.prosumer == address)
-            .order_by(READINGS.c.time_ms.desc(), READINGS.c.height.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-        certified = select(METERS.c.source).where(METERS.c.meter == meter, METERS.c.certified)
-        return self._connection.execute(certified).scalar() or 0
+    def _retired(self, address: bytes, span: Span, starts_ms: list[int]) -> dict[int, dict[int, int]]:
+        """By the hour's start and source. There is an hour wherever there is a reading."""
+        found: dict[int, dict[int, int]] = {}
+        within = (RETIRED.c.time_ms > span.start_ms, RETIRED.c.time_ms <= span.end_ms)
+        for row in self._rows(RETIRED, RETIRED.c.prosumer == address, *within):
+            hour = found.setdefault(starts_ms[bisect_left(starts_ms, row.time_ms) - 1], {})
+            hour[row.source] = hour.get(row.source, 0) + row.energy_wh
+        return found
 
     def _rows(self, table: Table, *conditions: Any) -> CursorResult[Any]:
         return self._connection.execute(select(table).where(*conditions))

@@ -5,13 +5,12 @@ Pure. Energy in Wh, money in wei, CO2 in mg, all whole; ratios are decimals from
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
-from fractions import Fraction
-from math import ceil
+from operator import add
 from typing import Final, NamedTuple
 
-from apps.kpi.factors import Factors
+from apps.kpi.factors import NO_SOURCE, RENEWABLE, Factors
 from ctt_state.settlement import (
     Event,
     Kind,
@@ -57,14 +56,18 @@ class Sums(NamedTuple):
 
 NOTHING: Final = Sums(0, 0, 0, 0, 0)
 
+# Of what tokens covered, the Wh of each source that is known, by its number (factors.SOURCES); the rest is of none.
+Retired = Mapping[int, int]
+NONE_RETIRED: Final[Retired] = {}
+
 
 class Home(NamedTuple):
     """A prosumer's history."""
 
     address: bytes
-    source: int  # of what it produces, by its certified meter; 0 for none
     before: Sequence[Sums]  # all that came before the hours, in periods of any length, in order
     hours: Sequence[Sums]  # in order
+    retired: Mapping[int, Retired]  # by the hour's start
 
 
 class Tariffs:
@@ -106,6 +109,10 @@ class Indicators(NamedTuple):
     shared_wh: int
     self_consumption: Decimal | None  # None where nothing was produced
     self_sufficiency: Decimal | None  # None where nothing was consumed
+    renewable_wh: int
+    renewable_share: Decimal | None  # None where nothing was consumed
+    consuming_hours: int
+    renewable_hours: int
     cost_wei: int
     cost_without_market_wei: int
     co2_mg: int
@@ -123,48 +130,48 @@ class Terms(NamedTuple):
     factors: Factors
 
 
-class _Part(NamedTuple):
-    """A home's hours of one span, added up."""
+class _Hour(NamedTuple):
+    """What of an hour, of one home or of all, its settlement does not say."""
 
-    home: bytes
-    source: int
-    settled: Settlement
-    shared_wh: int
-    without_market_wei: int
+    produced_wh: int = 0
+    consumed_wh: int = 0
+    renewable_wh: int = 0
+    without_market_wei: int = 0
+    co2_mg: int = 0
+
+    @property
+    def shared_wh(self) -> int:
+        return min(self.produced_wh, self.consumed_wh)
+
+    @property
+    def is_renewable(self) -> bool:
+        return 0 < self.consumed_wh <= self.renewable_wh
 
 
 def indicators(homes: Iterable[Home], terms: Terms, span_of: Callable[[int], Span]) -> list[Indicators]:
-    """By span, the homes that did something in it, in their order, and then all of them together.
+    """By span, the homes that did something in it, in their order, and then all of them together: what came out of
+    their tokens was produced among themselves.
 
     `span_of` gives the span that an hour lies in, by the hour's start. The homes' hours are not kept.
     """
-    parts: dict[Span, list[_Part]] = defaultdict(list)
-    stored_wh: dict[int, int] = defaultdict(int)
-    together: dict[int, Sums] = {}
+    rows: dict[Span, list[Indicators]] = defaultdict(list)
+    totals: dict[Span, list[Settlement]] = defaultdict(list)
+    together: dict[Span, dict[int, _Hour]] = defaultdict(dict)
     for home in homes:
-        for span, part in _parts(home, terms.tariffs, span_of):
-            parts[span].append(part)
-        for sums in (*home.before, *home.hours):
-            stored_wh[home.source] += sums.stored_wh
-        for hour in home.hours:
-            known = together.get(hour.start_ms, NOTHING)
-            together[hour.start_ms] = NOTHING._replace(
-                start_ms=hour.start_ms,
-                produced_wh=known.produced_wh + hour.produced_wh,
-                consumed_wh=known.consumed_wh + hour.consumed_wh,
+        for span, (settled, hours) in _spans(home, terms, span_of).items():
+            total = _total(settled)
+            totals[span].append(total)
+            rows[span].append(
+                _indicators(span, home.address, total, total.own_used_wh, hours.values(), terms)
             )
-    shared: dict[Span, int] = defaultdict(int)
-    for hour in together.values():
-        shared[span_of(hour.start_ms)] += shared_energy_wh(hour)
-    mix = terms.factors.mix(stored_wh)
-    return [
-        row for span in sorted(parts) for row in _of_span(span, parts[span], shared[span], mix, terms.factors)
-    ]
-
-
-def shared_energy_wh(hour: Sums) -> int:
-    """The smaller of what was fed in and what was drawn."""
-    return min(hour.produced_wh, hour.consumed_wh)
+            for start_ms, hour in hours.items():
+                known = together[span].get(start_ms, _Hour())
+                together[span][start_ms] = _Hour(*map(add, known, hour))
+    for span, of_homes in rows.items():
+        total = _total(totals[span])
+        covered_wh = total.consumed_wh - total.billed_wh
+        of_homes.append(_indicators(span, None, total, covered_wh, together[span].values(), terms))
+    return [row for span in sorted(rows) for row in rows[span]]
 
 
 def ratio(part: int, whole: int) -> Decimal | None:
@@ -185,47 +192,47 @@ def settle_hours(home: Home, tariffs: Tariffs) -> list[Settlement]:
     return found
 
 
-def _parts(home: Home, tariffs: Tariffs, span_of: Callable[[int], Span]) -> Iterator[tuple[Span, _Part]]:
-    spans: dict[Span, list[tuple[Sums, Settlement]]] = defaultdict(list)
-    for hour, settled in zip(home.hours, settle_hours(home, tariffs), strict=True):
-        spans[span_of(hour.start_ms)].append((hour, settled))
-    for span, pairs in spans.items():
-        shared_wh = sum(shared_energy_wh(hour) for hour, _ in pairs)
-        without_wei = sum(_without_market_wei(hour, tariffs) for hour, _ in pairs)
-        yield (
-            span,
-            _Part(home.address, home.source, _total(each for _, each in pairs), shared_wh, without_wei),
-        )
+def _spans(
+    home: Home, terms: Terms, span_of: Callable[[int], Span]
+) -> dict[Span, tuple[list[Settlement], dict[int, _Hour]]]:
+    """A home's hours by span, settled, and by start what else counts of them."""
+    spans: dict[Span, tuple[list[Settlement], dict[int, _Hour]]] = {}
+    for sums, settled in zip(home.hours, settle_hours(home, terms.tariffs), strict=True):
+        of_span, hours = spans.setdefault(span_of(sums.start_ms), ([], {}))
+        of_span.append(settled)
+        hours[sums.start_ms] = _hour(sums, home.retired.get(sums.start_ms, NONE_RETIRED), terms)
+    return spans
 
 
-def _of_span(
-    span: Span, parts: Sequence[_Part], shared_wh: int, mix: Fraction, factors: Factors
-) -> list[Indicators]:
-    """Its homes, and all of them together: what came out of tokens was then produced among themselves."""
-    rows = [
-        _indicators(span, part.home, part, part.settled.own_used_wh, _co2_mg(part, mix, factors), factors)
-        for part in parts
-    ]
-    without_wei = sum(part.without_market_wei for part in parts)
-    all_homes = _Part(b"", 0, _total(part.settled for part in parts), shared_wh, without_wei)
-    covered_wh = all_homes.settled.consumed_wh - all_homes.settled.billed_wh
-    co2_mg = sum(row.co2_mg for row in rows)
-    return [*rows, _indicators(span, None, all_homes, covered_wh, co2_mg, factors)]
+def _hour(sums: Sums, retired: Retired, terms: Terms) -> _Hour:
+    """Without a market all that was consumed is bought at retail, and all that was produced is fed in."""
+    retail, feed_in = terms.tariffs.at(sums.start_ms + MS_PER_HOUR)
+    return _Hour(
+        sums.produced_wh,
+        sums.consumed_wh,
+        renewable_wh=sum(retired.get(source, 0) for source in RENEWABLE),
+        without_market_wei=sums.consumed_wh * retail - sums.produced_wh * feed_in,
+        co2_mg=_co2_mg(sums, retired, terms.factors),
+    )
 
 
-def _co2_mg(part: _Part, mix: Fraction, factors: Factors) -> int:
-    """Own production by its source, what came from others by the mix of all that was ever stored, rounded up, the rest
-    by the grid."""
-    settled = part.settled
-    from_others_wh = settled.partner_used_wh + settled.auction_used_wh
-    known_mg = settled.own_used_wh * factors.of(part.source) + settled.billed_wh * factors.grid
-    return known_mg + ceil(from_others_wh * mix)
+def _co2_mg(sums: Sums, retired: Retired, factors: Factors) -> int:
+    """What tokens covered by its source, the rest by the grid."""
+    unknown_wh = sums.covered_wh - sum(retired.values())
+    known_mg = sum(energy * factors.of(source) for source, energy in retired.items())
+    billed_mg = (sums.consumed_wh - sums.covered_wh) * factors.grid
+    return known_mg + unknown_wh * factors.of(NO_SOURCE) + billed_mg
 
 
 def _indicators(
-    span: Span, home: bytes | None, part: _Part, self_used_wh: int, co2_mg: int, factors: Factors
+    span: Span,
+    home: bytes | None,
+    settled: Settlement,
+    self_used_wh: int,
+    hours: Collection[_Hour],
+    terms: Terms,
 ) -> Indicators:
-    settled = part.settled
+    co2_mg, renewable_wh = (sum(hour.co2_mg for hour in hours), sum(hour.renewable_wh for hour in hours))
     return Indicators(
         span,
         home,
@@ -239,20 +246,18 @@ def _indicators(
         billed_wh=settled.billed_wh,
         bought_wh=settled.bought_wh,
         sold_wh=settled.sold_wh,
-        shared_wh=part.shared_wh,
+        shared_wh=sum(hour.shared_wh for hour in hours),
         self_consumption=ratio(min(self_used_wh, settled.produced_wh), settled.produced_wh),
         self_sufficiency=ratio(self_used_wh, settled.consumed_wh),
+        renewable_wh=renewable_wh,
+        renewable_share=ratio(renewable_wh, settled.consumed_wh),
+        consuming_hours=sum(hour.consumed_wh > 0 for hour in hours),
+        renewable_hours=sum(hour.is_renewable for hour in hours),
         cost_wei=settled.paid_wei - settled.received_wei,
-        cost_without_market_wei=part.without_market_wei,
+        cost_without_market_wei=sum(hour.without_market_wei for hour in hours),
         co2_mg=co2_mg,
-        co2_avoided_mg=settled.consumed_wh * factors.grid - co2_mg,
+        co2_avoided_mg=settled.consumed_wh * terms.factors.grid - co2_mg,
     )
-
-
-def _without_market_wei(hour: Sums, tariffs: Tariffs) -> int:
-    """All that was consumed is bought at retail, all that was produced is fed in."""
-    retail, feed_in = tariffs.at(hour.start_ms + MS_PER_HOUR)
-    return hour.consumed_wh * retail - hour.produced_wh * feed_in
 
 
 def _total(settled: Iterable[Settlement]) -> Settlement:
@@ -267,33 +272,19 @@ def _events(sums: Sums, tariff: Tariff) -> list[Event]:
     time_ms = Ms(sums.start_ms + 1)
     produced = Reading(time_ms, ZERO_ADDRESS, Wh(sums.produced_wh), Wh(sums.stored_wh), Wh(0), Wh(0))
     consumed = Reading(time_ms, ZERO_ADDRESS, Wh(0), Wh(0), Wh(sums.consumed_wh), Wh(sums.covered_wh))
+    bought = (
+        (Kind.PARTNER, sums.partner_bought_wh, sums.partner_bought_wei, sums.grid_fee_wei, 0),
+        (Kind.AUCTION, sums.auction_bought_wh, sums.auction_bought_wei, 0, 0),
+        (Kind.TOKEN, sums.token_bought_wh, sums.token_bought_wei, 0, sums.token_paid_wei),
+    )
+    sold = (
+        (Kind.PARTNER, sums.partner_sold_wh, sums.partner_sold_wei, 0, 0),
+        (Kind.AUCTION, sums.auction_sold_wh, sums.auction_sold_wei, 0, 0),
+        (Kind.TOKEN, sums.token_sold_wh, sums.token_sold_wei, 0, sums.token_received_wei),
+    )
     trades = [
-        Trade(
-            time_ms,
-            Kind.PARTNER,
-            True,
-            Wh(sums.partner_bought_wh),
-            Wei(sums.partner_bought_wei),
-            Wei(sums.grid_fee_wei),
-        ),
-        Trade(time_ms, Kind.AUCTION, True, Wh(sums.auction_bought_wh), Wei(sums.auction_bought_wei)),
-        Trade(
-            time_ms,
-            Kind.TOKEN,
-            True,
-            Wh(sums.token_bought_wh),
-            Wei(sums.token_bought_wei),
-            token_wei=Wei(sums.token_paid_wei),
-        ),
-        Trade(time_ms, Kind.PARTNER, False, Wh(sums.partner_sold_wh), Wei(sums.partner_sold_wei)),
-        Trade(time_ms, Kind.AUCTION, False, Wh(sums.auction_sold_wh), Wei(sums.auction_sold_wei)),
-        Trade(
-            time_ms,
-            Kind.TOKEN,
-            False,
-            Wh(sums.token_sold_wh),
-            Wei(sums.token_sold_wei),
-            token_wei=Wei(sums.token_received_wei),
-        ),
+        Trade(time_ms, kind, side is bought, Wh(energy), *map(Wei, money))
+        for side in (bought, sold)
+        for kind, energy, *money in side
     ]
     return [tariff, produced, *trades, consumed]

@@ -141,7 +141,7 @@ def _show(rows: list[Indicators]) -> None:
     for title in ("from", "home"):
         table.add_column(title, no_wrap=True)
     for title in (
-        *("produced kWh", "consumed kWh", "self-consumption", "self-sufficiency", "shared kWh"),
+        *("produced kWh", "consumed kWh", "self-consumption", "self-sufficiency", "renewable", "shared kWh"),
         *("savings", "CO2 kg", "avoided kg"),
     ):
         table.add_column(title, justify="right", no_wrap=True)
@@ -150,7 +150,7 @@ def _show(rows: list[Indicators]) -> None:
             f"{EPOCH + timedelta(milliseconds=row.span.start_ms):%Y-%m-%d %H:%M}Z",
             hex_of(row.home) if row.home else "community",
             *[f"{Decimal(wh) / 1_000:,.3f}" for wh in (row.produced_wh, row.consumed_wh)],
-            *[_percent(share) for share in (row.self_consumption, row.self_sufficiency)],
+            *[_percent(share) for share in (row.self_consumption, row.self_sufficiency, row.renewable_share)],
             f"{Decimal(row.shared_wh) / 1_000:,.3f}",
             format_amount(row.savings_wei),
             *[f"{Decimal(mg) / MG_PER_KG:,.3f}" for mg in (row.co2_mg, row.co2_avoided_mg)],
