@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from ctt_state.abi import Event as Declared
 from ctt_state.abi import decode_values
 from ctt_state.block import Log
-from ctt_state.modules.ctt.module import EnergyConsumed, EnergyRefilled, EnergyTransferred, TokenSold
-from ctt_state.modules.market.module import AuctionCleared, Traded
+from ctt_state.modules.ctt import CTT
+from ctt_state.modules.market import MARKET
 from ctt_state.records import Prosumer, Token
 from ctt_state.settlement import Event, Kind, Reading, Settlement, Tariff, Trade, settle
 from ctt_state.units import Address, Ms, Wei, Wh
@@ -20,6 +20,7 @@ from tests.world import ALICE, BOB, CAROL, Outcome
 
 HOMES: Final = (ALICE, BOB, CAROL)
 FLOOR, CEILING, FEE = 8, 30, 4
+DECLARED: Final = (*CTT.events.values(), *MARKET.events.values())
 ASK_PARTNERS: Final = "ask(uint256,uint256,uint64,(address,uint256)[])"
 
 
@@ -35,9 +36,8 @@ class Street(MarketWorld):
     """Three homes, and all that the chain has told."""
 
     def __init__(self) -> None:
-        super().__init__(floor=FLOOR, ceiling=CEILING, grid_fee=FEE, capability_wh=100)
         self.told: list[Told] = []
-        self.prices: dict[int, tuple[int, int]] = {}  # of tokens on offer
+        super().__init__(floor=FLOOR, ceiling=CEILING, grid_fee=FEE, capability_wh=100)
         for home in HOMES:
             self.settle_in(home, 3, 0)
             with self.at_ctt():
@@ -49,8 +49,7 @@ class Street(MarketWorld):
         return outcome
 
     def hear(self, logs: Iterable[Log]) -> None:
-        declared = (EnergyRefilled, EnergyConsumed, EnergyTransferred, TokenSold, Traded, AuctionCleared)
-        by_topic: dict[bytes, Declared] = {event.topic: event for event in declared}
+        by_topic: dict[bytes, Declared] = {event.topic: event for event in DECLARED}
         for log in logs:
             event = by_topic.get(log.topics[0])
             if event:
@@ -96,9 +95,9 @@ def events_of(home: Address, told: Sequence[Told], token_prices: Sequence[tuple[
         elif name == "EnergyConsumed" and values["prosumer"] == home:
             amounts = (Wh(0), Wh(0), values["requested"], values["covered"])
             found.append(Reading(time_ms, values["meter"], *amounts))
-        elif name == "Trade":
-            is_gift = values["price"] == 0  # less than the floor of an auction
-            kind = Kind.PARTNER if is_gift or values["price"] != cleared[auctions] else Kind.AUCTION
+        elif name in ("Trade", "PartnerTrade"):
+            is_pooled = name == "Trade" and values["price"] == cleared[auctions] >= FLOOR
+            kind = Kind.AUCTION if is_pooled else Kind.PARTNER
             wei, fee = values["energy"] * values["price"], values["energy"] * FEE
             found += sides(
                 home, values, "seller", "buyer", Trade(time_ms, kind, False, values["energy"], wei, fee)
