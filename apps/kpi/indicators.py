@@ -182,14 +182,11 @@ def ratio(part: int, whole: int) -> Decimal | None:
 def settle_hours(home: Home, tariffs: Tariffs) -> list[Settlement]:
     """A settlement for each hour. What the tokens held when all began counts as own, and is the least that can be."""
     before = [event for sums in home.before for event in _events(sums, Tariff())]
-    hours = [_events(sums, tariffs.at(sums.start_ms + MS_PER_HOUR)) for sums in home.hours]
-    opening = least_stock_wh([*before, *[event for events in hours for event in events]])
-    _, position = settle(before, Position(Stock(own_wh=opening)))
-    found: list[Settlement] = []
-    for events in hours:
-        settled, position = settle(events, position)
-        found += settled
-    return found
+    hours = [event for sums in home.hours for event in _events(sums, tariffs.at(sums.start_ms + MS_PER_HOUR))]
+    opening = Position(Stock(own_wh=least_stock_wh([*before, *hours])))
+    _, position = settle(before, opening)
+    settled, _ = settle(hours, position)
+    return settled
 
 
 def _spans(
@@ -286,5 +283,6 @@ def _events(sums: Sums, tariff: Tariff) -> list[Event]:
         Trade(time_ms, kind, side is bought, Wh(energy), *map(Wei, money))
         for side in (bought, sold)
         for kind, energy, *money in side
+        if energy or any(money)
     ]
     return [tariff, produced, *trades, consumed]
