@@ -177,6 +177,9 @@ def test_the_opening_is_the_least_that_can_be_and_no_less(ctt: Ctt, example: str
     [
         ("UTC", ("--from", "1970-01-01", "--to", "1970-01-01"), 3),
         ("UTC", ("--from", "1970-01-02"), None),
+        ("UTC", ("--from", "0001-01-01", "--to", "9999-12-31"), 3),
+        ("Asia/Tokyo", ("--from", "0001-01-01", "--to", "9999-12-31"), 3),
+        ("UTC", ("--from", "9999-12-31"), None),
         ("UTC", ("--to", "1969-12-31"), None),
         ("Pacific/Auckland", ("--from", "1970-01-01", "--to", "1970-01-01"), 3),
         ("Asia/Tokyo", ("--to", "1970-01-01"), 3),

@@ -55,13 +55,13 @@ class History:
         self.time_ms: int = chain.time_ms  # of the last block
 
     def days(self, first: date | None, last: date | None) -> Span:
-        """Whole days, both included; else from the first that has something to that of the last block."""
-        now_ms = self.time_ms - 1  # midnight itself still belongs to the day before
+        """Whole days, both included; else from the first that has something, and at most to that of the last block."""
+        newest = day_of(self.time_ms - 1, self.zone)  # midnight itself still belongs to the day before
         if first is None:
             start_ms = self._connection.execute(select(func.min(DAYS.c.start_ms))).scalar()
-            first = day_of(now_ms if start_ms is None else start_ms, self.zone)
-        last = last or day_of(now_ms, self.zone)
-        return Span(midnight_ms(first, self.zone), midnight_ms(last + timedelta(days=1), self.zone))
+            first = newest if start_ms is None else day_of(start_ms, self.zone)
+        end = min(last or newest, newest) + timedelta(days=1)
+        return Span(midnight_ms(first, self.zone), midnight_ms(end, self.zone))
 
     def events(self, prosumer: Address) -> list[Event]:
         """All of a prosumer's, and the tariffs, in the order of the chain."""
