@@ -1,5 +1,6 @@
 """Settlements and key figures of a real chain, through the indexer: they come to what the chain's state says."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -11,6 +12,7 @@ from apps.indexer.rows import Batch
 from apps.kpi.factors import read_factors
 from apps.kpi.history import History, open_history
 from apps.kpi.indicators import Span, Terms, indicators
+from ctt_state.origin import by_source
 from ctt_state.records import CttSupply, Token
 from ctt_state.settlement import Kind, Position, Settlement, Stock, Trade, least_stock_wh, settle
 from ctt_state.units import MS_PER_HOUR, Address, TokenId, Wh
@@ -88,6 +90,20 @@ def test_all_that_is_sold_is_bought_for_the_same_money(chain: Chain, history: Hi
     assert sum(each.token_paid_wei for each in settled) == sum(each.token_received_wei for each in settled)
     kinds = {event.kind for owner in PROSUMERS for event in history.events(owner) if isinstance(event, Trade)}
     assert kinds == set(Kind)
+
+
+def test_the_sources_of_what_was_used_are_those_that_the_chain_retired(
+    chain: Chain, history: History
+) -> None:
+    found: Counter[int] = Counter()
+    for home in history.homes(history.days(None, None)):
+        prosumer, told = chain.prosumer(Address(home.address)), Counter[int]()
+        for retired in home.retired.values():
+            told.update(retired)
+        retired_wh = by_source(prosumer.retired, prosumer.covered_wh)
+        assert told == {source: wh for source, wh in enumerate(retired_wh) if source and wh}
+        found += told
+    assert found
 
 
 @pytest.mark.parametrize("by_hour", [False, True])

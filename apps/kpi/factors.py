@@ -6,8 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-# By their numbers; none, and what the table does not have, counts as the grid's.
-SOURCES: Final = ("none", "solar", "wind", "hydro", "biomass", "other")
+from ctt_state.origin import SOURCES
+
 NO_SOURCE: Final = 0
 RENEWABLE: Final = (1, 2, 3, 4)  # what "other" is, nobody says
 GRID: Final = "grid"
@@ -19,7 +19,8 @@ class InvalidFactors(ValueError):
 
 
 class Factors:
-    """CO2 in mg/Wh, which are g/kWh: whole numbers, so that sums are exact."""
+    """CO2 in mg/Wh, which are g/kWh: whole numbers, so that sums are exact. What the table does not have counts as the
+    grid's."""
 
     def __init__(self, by_name: Mapping[str, int]) -> None:
         self.grid = by_name[GRID]
