@@ -4,7 +4,7 @@ is found, and named; only what the chain cannot know is the operator's word."""
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from copy import deepcopy
 from datetime import date
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Any, Final, NamedTuple
 import pytest
 import pytest_asyncio
 
+from apps.bill import check
 from apps.bill.bill import Account, document_of, make_bill
-from apps.bill.check import Proven, Unproven, check_proof
+from apps.bill.check import Proven, Trusted, Unproven, check_proof
 from apps.bill.exact import text_of
 from apps.bill.period import Period, midnight_ms
 from apps.bill.tariff import read_tariff
@@ -32,7 +33,7 @@ from tests.proof_world import EPOCH_BLOCKS, certify, change_set, served_ledger
 from tests.rpc_world import ALICE, ALICE_KEY, RpcWorld, served
 from tests.test_bill import BERLIN, DAY_AND_NIGHT, DECK
 
-pytestmark = pytest.mark.asyncio
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 HOME: Final = hex_of(OWNERS[0])
 HOUR_MS: Final = 3_600_000
@@ -88,20 +89,23 @@ class Street:
         other = self.call(METER_KEYS[1], "consume(uint256,address)", 77, OWNERS[1])
         self.add([other, mine], time_ms=time_ms + HOUR_MS // 12, is_certified=is_certified)
 
-    def live(self) -> None:
-        """The period, a reading before it and two after it; and one of amounts, in a block without a certificate."""
-        for number, time_ms in enumerate(range(START_MS, END_MS + 6 * HOUR_MS + 1, 6 * HOUR_MS)):
+    def live(self, numbers: range) -> None:
+        """Of all 14, the first is from before the period, and the last from after it; between them is one of amounts,
+        in a block without a certificate."""
+        for number in numbers:
+            time_ms = START_MS + number * 6 * HOUR_MS
             self.report(time_ms, 4_321 + 100 * number, 1_500 * (number % 3), is_certified=number % 5 != 2)
             if number == 3:
                 self.add(
                     [self.call(METER_KEYS[0], "consume(uint256,address)", 250, OWNERS[0])], is_certified=False
                 )
-        self.add()
 
 
 class World(NamedTuple):
-    """A chain that is over, what was written while it ran, and how to ask for more."""
+    """A chain, and what was written while it grew."""
 
+    client: Client
+    checkpoint: str
     genesis: Genesis
     directory: Path
     proof: dict[str, Any]  # from a mark to a mark
@@ -121,33 +125,43 @@ async def run(command: Any, client: Client, *arguments: object) -> None:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     directory = tmp_path_factory.mktemp("bill")
     (directory / "tariff.json").write_text(json.dumps(TARIFF))
     (directory / "genesis.json").write_bytes(document(epochBlocks=EPOCH_BLOCKS))
     asked = ("--prosumer", HOME, "--from", FIRST, "--to", END, "--tariff", directory / "tariff.json")
     bill = (*asked, "--name", "Ann", "--number", "0231-1222", "--json")
-    opening, closing = directory / "opening.json", directory / "closing.json"
+    marks = [directory / f"mark-{number}.json" for number in range(3)]
     ledger = make_ledger(directory / "node", epochBlocks=EPOCH_BLOCKS)
     try:
         street = Street(ledger)
         street.begin()
         async with served_ledger(ledger) as node, Client(node.url) as client:
-            await run(run_mark, client, "mark", "--prosumer", HOME, "--out", opening)
-            street.live()
-            await run(run_mark, client, "mark", "--prosumer", HOME, "--out", closing)
+
+            async def take(mark: Path) -> None:
+                await run(run_mark, client, "mark", "--prosumer", HOME, "--out", mark)
+
+            await take(marks[0])
+            street.live(range(9))
+            await take(marks[1])
+            street.live(range(9, 14))
+            street.add()
+            await take(marks[2])
             street.add()
             marked, whole = (directory / f"{name}.proof" for name in ("marked", "whole"))
-            await run(run_bill, client, *bill, "--proof", marked, "--mark", closing, "--mark", opening)
+            await run(run_bill, client, *bill, "--proof", marked, "--mark", marks[2], "--mark", marks[0])
             await run(run_bill, client, *bill, "--proof", whole)
+            block = await client.call("eth_getBlockByNumber", hex(EPOCH_BLOCKS), False)
+            yield World(
+                client,
+                f"{EPOCH_BLOCKS}:{block['hash']}",
+                load_genesis(document(epochBlocks=EPOCH_BLOCKS)),
+                directory,
+                json.loads(marked.read_bytes()),
+                json.loads(whole.read_bytes()),
+            )
     finally:
         ledger.close()
-    return World(
-        load_genesis(document(epochBlocks=EPOCH_BLOCKS)),
-        directory,
-        json.loads(marked.read_bytes()),
-        json.loads(whole.read_bytes()),
-    )
 
 
 # --- what holds ------------------------------------------------------------------------------------------------------
@@ -192,6 +206,100 @@ def check_offline(*arguments: object) -> "subprocess.CompletedProcess[str]":
         text=True,
         cwd=Path(__file__).parent.parent,
     )
+
+
+async def test_a_proof_may_begin_at_a_block_that_is_trusted(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last day's, from a mark after the first epoch on. Who does not trust that block is not convinced."""
+    proof = world.directory / "day.proof"
+    marks = [part for number in (1, 2) for part in ("--mark", world.directory / f"mark-{number}.json")]
+    asked = (
+        "--prosumer",
+        HOME,
+        "--from",
+        "2026-10-26",
+        "--to",
+        END,
+        "--tariff",
+        world.directory / "tariff.json",
+    )
+    begin = ("--checkpoint", world.checkpoint)
+    await run(run_bill, world.client, *asked, "--proof", proof, *marks, *begin)
+    written = json.loads(proof.read_bytes())
+    assert written["epochs"] == [] and len(written["checkpoint"]["members"]) == 2
+
+    ctt = Ctt(capsys, "bill", "verify", one_line=True)
+    files = (proof, "--genesis", world.directory / "genesis.json")
+    assert "4 of the period among 5, all there are in blocks 15 to 20" in ctt(*files, *begin).out
+    assert f"the proof begins at block {world.checkpoint}; trusted is genesis alone" in ctt(*files).err
+    other = f"{EPOCH_BLOCKS}:0x{'11' * 32}"
+    assert f"trusted is {other}" in ctt(*files, "--checkpoint", other).err
+    ended = check_offline(*files, *begin)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+    for arguments, text in (
+        ((*marks, "--checkpoint", other), f"has no block {other}"),
+        (
+            (*marks, "--checkpoint", f"9:{await hash_of(world, 9)}"),
+            "block 9 is not the last of its epoch: block 10 is",
+        ),
+        (begin, "the totals of the opening are those of block 0: the checkpoint has to be below it"),
+    ):
+        with pytest.raises(Failure, match=text):
+            await run(run_bill, world.client, *asked, "--proof", world.directory / "none.proof", *arguments)
+    assert not (world.directory / "none.proof").exists()
+
+
+async def hash_of(world: World, height: int) -> str:
+    block = await world.client.call("eth_getBlockByNumber", hex(height), False)
+    return str(block["hash"])
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"header": "proof"}, "the proof begins at block"),
+        ({"members": []}, "$.checkpoint.members: not the set that the block names"),
+        ({"members": [["0x00"]]}, "expected pairs"),
+    ],
+)
+async def test_a_checkpoint_is_what_it_says(world: World, change: dict[str, Any], text: str) -> None:
+    """What is trusted is one block: its set has to be the one that it names."""
+    boundary = (await world.client.call("ctt_finalityCertificate", hex(EPOCH_BLOCKS)))["header"]
+    other = (await world.client.call("ctt_finalityCertificate", hex(9)))["header"]
+    forged = {"header": boundary, "members": []} | change
+    forged["header"] = other if forged["header"] == "proof" else boundary
+    trusted = Trusted(EPOCH_BLOCKS, bytes.fromhex((await hash_of(world, EPOCH_BLOCKS))[2:]))
+    with pytest.raises(Unproven) as refusal:
+        world.check(world.proof | {"checkpoint": forged}, trusted=trusted)
+    assert text in str(refusal.value)
+
+
+async def test_proofs_may_be_compressed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = world.directory / "packed.proof.gz"
+    asked = ("--prosumer", HOME, "--from", FIRST, "--to", END, "--tariff", world.directory / "tariff.json")
+    await run(run_bill, world.client, *asked, "--proof", packed)
+    data = packed.read_bytes()
+    assert len(data) < (world.directory / "whole.proof").stat().st_size // 2
+    assert check_proof(data, world.genesis).counted == 16
+    for forged, text in ((data[:-9], "the end is missing"), (data[:30] + bytes(9) + data[39:], "not gzip")):
+        with pytest.raises(Unproven, match=text):
+            check_proof(forged, world.genesis)
+    monkeypatch.setattr(check, "PROOF_BYTES_MAX", 100)
+    with pytest.raises(Unproven, match="more than 100 bytes"):
+        check_proof(data, world.genesis)
+
+
+async def test_another_homes_mark_is_refused(world: World) -> None:
+    other = world.directory / "other-mark.json"
+    await run(run_mark, world.client, "mark", "--prosumer", hex_of(OWNERS[1]), "--out", other)
+    asked = ("--prosumer", HOME, "--from", FIRST, "--to", END, "--tariff", world.directory / "tariff.json")
+    with pytest.raises(Failure, match=f"a mark of {hex_of(OWNERS[1])}, not of {HOME}"):
+        await run(run_bill, world.client, *asked, "--proof", world.directory / "none.proof", "--mark", other)
+    with pytest.raises(Failure, match="not what ctt bill mark wrote"):
+        tariff = world.directory / "tariff.json"
+        await run(run_bill, world.client, *asked, "--proof", world.directory / "none.proof", "--mark", tariff)
 
 
 async def test_it_is_checked_where_no_node_is_installed(world: World) -> None:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from apps.bill.check import Unproven, check_proof, show_proven
+from apps.bill.check import Trusted, Unproven, check_proof, show_proven
 from apps.bill.tariff import InvalidTariff, load_tariff
 from ctt_state.errors import InvalidGenesis
 from ctt_state.genesis import load_genesis
@@ -20,11 +20,18 @@ def main() -> int:
     parser.add_argument(
         "--tariff", type=Path, metavar="FILE", help="the tariff agreed on: the bill must be by it"
     )
+    parser.add_argument(
+        "--checkpoint",
+        type=_trusted,
+        metavar="HEIGHT:HASH",
+        help="the last block of an epoch that is trusted",
+    )
     options = parser.parse_args()
     try:
         genesis = load_genesis(options.genesis.read_bytes())
         tariff = None if options.tariff is None else load_tariff(options.tariff.read_bytes())
-        print(show_proven(check_proof(options.file.read_bytes(), genesis, tariff)))
+        proof = options.file.read_bytes()
+        print(show_proven(check_proof(proof, genesis, tariff=tariff, trusted=options.checkpoint)))
     except Unproven as fault:
         print(f"{options.file}: not proven: {fault}", file=sys.stderr)
         return 65
@@ -32,6 +39,11 @@ def main() -> int:
         print(fault, file=sys.stderr)
         return 78
     return 0
+
+
+def _trusted(text: str) -> Trusted:
+    height, _, block_hash = text.partition(":0x")
+    return Trusted(int(height), bytes.fromhex(block_hash))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ block, by state proofs; every transaction shown, by its branches. What all these
 grew by, so none is missing. Then the bill is made anew from them and compared, line by line.
 """
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -23,6 +24,7 @@ from ctt_state.errors import InvalidTransaction
 from ctt_state.genesis import Genesis, genesis_block, genesis_records
 from ctt_state.light import (
     ChainRules,
+    Checkpoint,
     LightClient,
     LightRejected,
     check_receipt,
@@ -37,13 +39,16 @@ from ctt_state.records import Prosumer
 from ctt_state.transaction import decode_transaction
 from ctt_state.tree import update
 from ctt_state.units import Address, hex_of
-from ctt_state.validators import Member, ValidatorSet
+from ctt_state.validators import Member, ValidatorSet, boundary_of
 from ctt_state.votes import Certificate, MalformedVote
 
 PROOF_FORMAT: Final = "ctt-bill-proof/1"
 MARK_FORMAT: Final = "ctt-bill-mark/1"
 TOTALS: Final = ("produced_wh", "stored_wh", "consumed_wh", "covered_wh")
 VALUE_CHARS_MAX: Final = 60  # of a wrong value, in the line that refuses it
+PROOF_BYTES_MAX: Final = 1 << 30  # unpacked
+GZIP_MAGIC: Final = b"\x1f\x8b"
+GZIP_WINDOW: Final = 31  # zlib's number for a gzip header and the largest window
 
 T = TypeVar("T")
 
@@ -113,13 +118,26 @@ class Field:
         return Unproven(self.path, f"{self.value!a:.{VALUE_CHARS_MAX}}: {text}")
 
 
-def check_proof(text: bytes, genesis: Genesis, tariff: Tariff | None = None) -> Proven:
-    """Whether the bill in the file is that of the chain of this genesis; with a tariff, whether it is by this one.
+class Trusted(NamedTuple):
+    """The last block of an epoch, from which on a proof may go instead of from genesis."""
+
+    height: int
+    block_hash: bytes
+
+    def __str__(self) -> str:
+        return f"{self.height}:{hex_of(self.block_hash)}"
+
+
+def check_proof(
+    data: bytes, genesis: Genesis, *, tariff: Tariff | None = None, trusted: Trusted | None = None
+) -> Proven:
+    """Whether the bill in the file, JSON or gzip of it, is that of the chain of this genesis; with a tariff, whether it
+    is by this one. A proof that begins at a checkpoint holds only if that is trusted.
 
     Raises: Unproven.
     """
     try:
-        root = Field(parse_json(text))
+        root = Field(parse_json(_unpack(data)))
     except MalformedJson as fault:
         raise Unproven("$", fault) from None
     if root["format"].value != PROOF_FORMAT:
@@ -130,7 +148,7 @@ def check_proof(text: bytes, genesis: Genesis, tariff: Tariff | None = None) -> 
     period = _period(bill["period"], used)
     account = Account(bill["account"]["name"].as_(str), bill["account"]["number"].as_(str))
 
-    chain = _Chain(genesis, root["epochs"])
+    chain = _Chain(genesis, _start(genesis, root["checkpoint"], trusted), root["epochs"])
     before, opening = _opening(chain, root["opening"], prosumer, period)
     readings = _readings(chain, root["transactions"], prosumer, opening)
     after, closing, until_ms = _closing(chain, root["closing"], prosumer, period)
@@ -150,13 +168,9 @@ def check_proof(text: bytes, genesis: Genesis, tariff: Tariff | None = None) -> 
 class _Chain:
     """A light client that takes the epochs of the file as it needs them."""
 
-    def __init__(self, genesis: Genesis, epochs: Field) -> None:
+    def __init__(self, genesis: Genesis, start: Checkpoint, epochs: Field) -> None:
         self.genesis = genesis
-        rules = ChainRules(genesis.hash, genesis.epoch_blocks, genesis.parameters.block_period_ms)
-        leaves = [(sha256(key), sha256(record.encode())) for key, record in genesis_records(genesis)]
-        root, _ = update(lambda _: None, leaves)
-        start = genesis_checkpoint(rules, genesis_block(genesis, root).header, genesis.validator_set)
-        self._client = LightClient(rules, start)
+        self._client = LightClient(_rules(genesis), start)
         self._path = epochs.path
         self._epochs = epochs.items()
 
@@ -187,6 +201,29 @@ class _Chain:
             self._client.advance(_header(epoch["header"]), _certificate(epoch["certificate"]), following)
         except LightRejected as fault:
             raise Unproven(epoch.path, fault) from None
+
+
+def _rules(genesis: Genesis) -> ChainRules:
+    return ChainRules(genesis.hash, genesis.epoch_blocks, genesis.parameters.block_period_ms)
+
+
+def _start(genesis: Genesis, given: Field, trusted: Trusted | None) -> Checkpoint:
+    """Block 0, or the checkpoint of the file if it is the one that is trusted."""
+    if given.value is None:
+        leaves = [(sha256(key), sha256(record.encode())) for key, record in genesis_records(genesis)]
+        root, _ = update(lambda _: None, leaves)
+        return genesis_checkpoint(_rules(genesis), genesis_block(genesis, root).header, genesis.validator_set)
+    header, members = _header(given["header"]), _set(given["members"])
+    found = Trusted(header.height, header.hash)
+    if found != trusted:
+        raise Unproven(
+            given.path, f"the proof begins at block {found}; trusted is {trusted or 'genesis alone'}"
+        )
+    if header.height != boundary_of(header.epoch, genesis.epoch_blocks):
+        raise Unproven(given.path, f"block {header.height} is not the last of its epoch")
+    if members.hash != header.next_validators_hash:
+        raise Unproven(given["members"].path, "not the set that the block names")
+    return Checkpoint(header.height, header.hash, members)
 
 
 # --- what is proven ------------------------------------------------------------------------------------------------
@@ -312,7 +349,7 @@ def _check_equal(told: Any, proven: dict[str, Any]) -> None:
             raise Unproven(name, _difference(told.get(name), value))
     for name in told:
         if name not in proven:
-            raise Unproven(name, "nothing proves it")
+            raise Unproven(_short(name), "nothing proves it")
 
 
 def _difference(given: Any, proven: Any) -> str:
@@ -321,7 +358,7 @@ def _difference(given: Any, proven: Any) -> str:
         for name, value in proven.items():
             if not _is_same(given.get(name), value):
                 return f"{name}: {_difference(given.get(name), value)}"
-        return f"{next(name for name in given if name not in proven)} is proven by nothing"
+        return f"{_short(next(name for name in given if name not in proven))}: nothing proves it"
     if isinstance(given, list) and isinstance(proven, list):
         for number, value in enumerate(proven):
             if number >= len(given) or not _is_same(given[number], value):
@@ -336,10 +373,27 @@ def _is_same(given: Any, proven: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    return "nothing" if value is None else f"{value!s:.{VALUE_CHARS_MAX}}"
+    if isinstance(value, str) and value.isascii() and value.isprintable():
+        return value[:VALUE_CHARS_MAX]
+    return "nothing" if value is None else f"{value!a:.{VALUE_CHARS_MAX}}"
 
 
 # --- how it is read ------------------------------------------------------------------------------------------------
+
+
+def _unpack(data: bytes) -> bytes:
+    """What is in a gzip file; other bytes as they are."""
+    if not data.startswith(GZIP_MAGIC):
+        return data
+    unpacking = zlib.decompressobj(GZIP_WINDOW)
+    try:
+        text = unpacking.decompress(data, PROOF_BYTES_MAX)
+    except zlib.error as fault:
+        raise Unproven("$", f"not gzip: {fault}") from None
+    if not unpacking.eof:
+        cause = f"more than {PROOF_BYTES_MAX:,} bytes" if unpacking.unconsumed_tail else "the end is missing"
+        raise Unproven("$", f"gzip: {cause}")
+    return text
 
 
 def _tariff(given: Field, expected: Tariff | None) -> Tariff:

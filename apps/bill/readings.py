@@ -1,7 +1,7 @@
 """What a transaction told of a prosumer's meter: out of its calldata and its logs, which receipts prove.
 
 The logs say how much was counted and what tokens took or gave, the calldata of `report` and `reportBatch` says when.
-A reading that grew by nothing, and the first of a meter, change nothing and tell nothing: they are no readings here.
+A reading that grew by nothing, and the first of a meter, change nothing: they are no readings here.
 """
 
 from collections.abc import Sequence
@@ -88,8 +88,9 @@ def _counted(prosumer: Address, logs: Sequence[Log]) -> list[_Counted]:
         is_ours = log.address == CTT.address and log.topics[0] in (EnergyRefilled.topic, EnergyConsumed.topic)
         if is_ours and log.topics[1][12:] == prosumer:
             counted, moved = decode_values(_AMOUNTS, log.data)
-            meter = Address(log.topics[2][12:])
-            found.append(_Counted(log.topics[0] == EnergyRefilled.topic, meter, counted, moved))
+            if counted:
+                meter = Address(log.topics[2][12:])
+                found.append(_Counted(log.topics[0] == EnergyRefilled.topic, meter, counted, moved))
     return found
 
 

@@ -4,6 +4,7 @@ A client of any node's JSON-RPC (docs/BILL.md). `ctt bill verify` needs no node 
 """
 
 import argparse
+import gzip
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 from apps.bill import collect, prove
 from apps.bill.bill import Account, Background, Bill, days_of, document_of, make_bill
-from apps.bill.check import Unproven, check_proof, show_proven
+from apps.bill.check import PROOF_BYTES_MAX, Trusted, Unproven, check_proof, show_proven
 from apps.bill.indexed import read_index
 from apps.bill.page import show_page
 from apps.bill.period import InvalidPeriod, Period, month
@@ -25,8 +26,9 @@ from apps.bill.text import show_text
 from apps.client import Client
 from apps.kpi.history import NoHistory
 from ctt_state.genesis import load_genesis
+from ctt_state.units import Address, hex_of
 from node.cli.init import read_genesis
-from node.cli.options import address, day
+from node.cli.options import address, block_of_height, day
 from node.cli.transact import Refusals, add_command
 from node.exits import Exit, Failure
 
@@ -38,7 +40,6 @@ examples:
   ctt bill verify bill.proof --genesis genesis.json --tariff tariff.json
 """
 FILE_BYTES_MAX: Final = 1 << 20  # of a tariff or a mark
-PROOF_BYTES_MAX: Final = 1 << 31
 _MONTH: Final = re.compile(r"(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])")
 
 NO_REFUSALS: Final = Refusals({})
@@ -66,7 +67,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--html", type=Path, metavar="FILE", help="write it as a page")
     parser.add_argument("--pdf", type=Path, metavar="FILE", help="write it as a PDF (needs fpdf2)")
     parser.add_argument("--font", type=Path, metavar="FILE", help="a TrueType font for the PDF")
-    parser.add_argument("--proof", type=Path, metavar="FILE", help="write it with its proof")
+    parser.add_argument("--proof", type=Path, metavar="FILE", help="write it with its proof; .gz compresses")
     parser.add_argument(
         "--mark",
         type=Path,
@@ -75,6 +76,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="FILE",
         help="of ctt bill mark, for the proof",
     )
+    add_checkpoint(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     mark = add_command(
@@ -82,14 +84,25 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     mark.add_argument("--prosumer", type=address, required=True, metavar="ADDRESS")
     mark.add_argument("--out", type=Path, required=True, metavar="FILE")
+    mark.add_argument("--json", action="store_true", help="for programs")
     verify = commands.add_parser("verify", help="check a proof, offline", description=run_verify.__doc__)
     verify.add_argument("file", type=Path, metavar="FILE", help="what --proof wrote")
     verify.add_argument("--genesis", type=Path, required=True, metavar="FILE", help="of the chain")
     verify.add_argument(
         "--tariff", type=Path, metavar="FILE", help="the one agreed on: the bill must be by it"
     )
+    add_checkpoint(verify)
     verify.add_argument("--json", action="store_true", help="for programs")
     verify.set_defaults(run=run_verify)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        type=block_of_height,
+        metavar="HEIGHT:HASH",
+        help="the last block of an epoch that is trusted, to begin the proof at (default: genesis)",
+    )
 
 
 async def run_bill(client: Client, options: argparse.Namespace) -> None:
@@ -114,7 +127,10 @@ async def run_mark(client: Client, options: argparse.Namespace) -> None:
     with _explained(client):
         mark = await prove.take_mark(client, options.prosumer)
     _write(options.out, _json(mark.document))
-    print(f"{options.out}: the totals after block {mark.height}")
+    if options.json:
+        print(json.dumps({"height": mark.height, "timeMs": mark.time_ms}))
+    else:
+        print(f"{options.out}: the totals after block {mark.height}")
 
 
 def run_verify(options: argparse.Namespace) -> int:
@@ -123,7 +139,8 @@ def run_verify(options: argparse.Namespace) -> int:
     genesis = load_genesis(read_genesis(options.genesis))
     tariff = None if options.tariff is None else _read_tariff(options.tariff)
     try:
-        proven = check_proof(_read(options.file, PROOF_BYTES_MAX), genesis, tariff)
+        proof = _read(options.file, PROOF_BYTES_MAX)
+        proven = check_proof(proof, genesis, tariff=tariff, trusted=_trusted(options))
     except Unproven as fault:
         if options.json:
             print(json.dumps({"proven": False, "fault": str(fault)}))
@@ -184,8 +201,12 @@ async def _collect(client: Client, options: argparse.Namespace, tariff: Tariff, 
 
 async def _prove(client: Client, options: argparse.Namespace, tariff: Tariff, period: Period) -> Bill:
     """Writes the proof, too."""
-    prosumer, marks = options.prosumer, list(map(_read_mark, options.mark))
-    opening = prove.choose_opening(marks, period)
+    prosumer, marks = options.prosumer, [_read_mark(path, options.prosumer) for path in options.mark]
+    opening, checkpoint = prove.choose_opening(marks, period), None
+    trusted = _trusted(options)
+    if trusted is not None:
+        prove.check_begins_before(opening, trusted)
+        checkpoint = await prove.prove_checkpoint(client, trusted)
     closing = prove.choose_closing(marks, period) or await prove.take_mark(client, prosumer)
     collect.check_over(closing.time_ms, period)
     span = collect.Span(opening.height if opening else 0, closing.height)
@@ -197,12 +218,19 @@ async def _prove(client: Client, options: argparse.Namespace, tariff: Tariff, pe
     proof = prove.proof_document(
         document_of(bill._replace(background=None)),
         tariff.document,
-        opening,
-        closing,
-        await prove.prove_epochs(client, closing.height),
-        await prove.prove_transactions(client, found),
+        checkpoint=checkpoint,
+        opening=opening,
+        closing=closing,
+        epochs=await prove.prove_epochs(client, trusted.height if trusted else 0, closing.height),
+        transactions=await prove.prove_transactions(client, found),
     )
-    _write(options.proof, _json(proof))
+    data = _json(proof)
+    if len(data) > PROOF_BYTES_MAX:
+        raise Failure(
+            Exit.CANNOT_CREATE,
+            f"a proof of {len(data):,} bytes; limit {PROOF_BYTES_MAX:,}: bill fewer days at once",
+        )
+    _write(options.proof, gzip.compress(data, mtime=0) if options.proof.suffix == ".gz" else data)
     return bill
 
 
@@ -230,7 +258,7 @@ def _explained(client: Client) -> Iterator[None]:
     """Raises: Failure for what keeps a bill from being made."""
     try:
         yield
-    except collect.PeriodNotOver as fault:
+    except (collect.PeriodNotOver, prove.NotACheckpoint) as fault:
         raise Failure(Exit.USAGE, str(fault)) from None
     except collect.UnknownProsumer as fault:
         raise Failure(Exit.MISSING, str(fault)) from None
@@ -275,11 +303,19 @@ def _read_tariff(path: Path) -> Tariff:
         raise Failure(Exit.CONFIGURATION, f"{path}: {fault}") from None
 
 
-def _read_mark(path: Path) -> prove.Mark:
+def _read_mark(path: Path, prosumer: Address) -> prove.Mark:
+    """Raises: Failure: 65 no mark, 64 another prosumer's."""
     try:
-        return prove.read_mark(json.loads(_read(path, FILE_BYTES_MAX)))
-    except (ValueError, KeyError, TypeError) as fault:
+        mark = prove.read_mark(json.loads(_read(path, FILE_BYTES_MAX)))
+    except (ValueError, LookupError, TypeError) as fault:
         raise Failure(Exit.DAMAGED, f"{path}: not what ctt bill mark wrote: {fault}") from None
+    if mark.prosumer != prosumer:
+        raise Failure(Exit.USAGE, f"{path}: a mark of {hex_of(mark.prosumer)}, not of {hex_of(prosumer)}")
+    return mark
+
+
+def _trusted(options: argparse.Namespace) -> Trusted | None:
+    return None if options.checkpoint is None else Trusted(*options.checkpoint)
 
 
 def _paper(page: Page, font: Path | None) -> bytes:
