@@ -122,8 +122,8 @@ def _meters(history: History) -> None:
 
 
 def _readings(history: History) -> None:
-    """The first reading of each is the baseline. One of the batch is refused, and two are of a prosumer who has
-    another before them; a report is refused whole."""
+    """The first reading of each is the baseline. One of the batch is refused, and three are of one prosumer; a report
+    is refused whole."""
     now = history.time_ms
     history.block(
         Call(METER_KEYS[0], CTT, REPORT, OWNERS[0], now, 100, 200),
@@ -143,7 +143,7 @@ def _readings(history: History) -> None:
             [
                 (ALICE, now + 10, 60, 1_000),
                 (BOB, now + 10, 5, 60),
-                (ALICE, now + 20, 60, 1_000),
+                (ALICE, now + 20, 61, 1_000),
                 (BOB, now + 10, 5, 75),
                 (ALICE, now + QUARTER_MS + 1, 90, 1_001),
             ],
@@ -165,10 +165,11 @@ def _market(history: History) -> None:
 
 
 def _tokens(history: History) -> None:
-    """One is sold by an earlier offer, one by an offer in the same block, one is taken back, one given away."""
+    """One is sold by the later of two offers, one by an offer in the same block, one is taken back, one given away."""
     sale = "setOnSale(uint256,uint256,uint256)"
     first, second, third = OWN_TOKENS
     history.block(
+        Call(OWNER_KEYS[2], CTT, sale, first, 1, 1),
         Call(OWNER_KEYS[2], CTT, sale, first, 7 * 10**17, 5),
         Call(OWNER_KEYS[2], CTT, sale, third, 1, 1),
     )
@@ -182,7 +183,10 @@ def _tokens(history: History) -> None:
 
 
 def _treasury(history: History) -> None:
+    """And a meter that is certified anew."""
     history.block(
+        Call(ADMIN_KEY, CTT, "revokeMeter(address)", CONCENTRATOR),
+        Call(ADMIN_KEY, CTT, "certifyMeter(address,uint8,uint64,bool)", CONCENTRATOR, 3, 0, True),
         Call(ADMIN_KEY, TREASURY, "issue(address,uint256,bytes32)", ALICE, 10**30, b"deposit".ljust(32)),
         Call(ADMIN_KEY, TREASURY, "redeem(uint256,bytes32)", 10**18, b"payout".ljust(32)),
     )

@@ -89,9 +89,7 @@ class Batch:
         self.revoked: dict[bytes, int] = {}  # of blocks before, by height
         self.tariff = tariff
         self._offers: dict[int, Offer] = {}
-        self._unpriced: list[
-            tuple[int, int]
-        ] = []  # sales of tokens that were offered earlier: place in trades, token
+        self._unpriced: list[tuple[int, int]] = []  # sales of an earlier offer: place in trades, token
         self._matched: list[Told] = []  # trades whose auction has not been told yet
         self.height, self.time_ms = after.height, 0
         for fetched in blocks:
