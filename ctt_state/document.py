@@ -30,10 +30,10 @@ class MalformedJson(ValueError):
     """The text is not one JSON document in our sense."""
 
 
-def parse_json(text: bytes) -> Any:
+def parse_json(text: bytes, bytes_max: int = DOCUMENT_BYTES_MAX) -> Any:
     """The document: UTF-8 without a mark, members once, integers only. Raises: MalformedJson."""
-    if len(text) > DOCUMENT_BYTES_MAX:
-        raise MalformedJson(f"larger than {DOCUMENT_BYTES_MAX} bytes")
+    if len(text) > bytes_max:
+        raise MalformedJson(f"larger than {bytes_max} bytes")
     if text.startswith(codecs.BOM_UTF8):
         raise MalformedJson("starts with a byte order mark; save it as UTF-8 without one")
     try:

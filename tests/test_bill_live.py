@@ -227,6 +227,8 @@ def test_the_index_bills_the_same_and_knows_where_the_energy_came_from(live: Liv
     proven = desk.told(*asked, hex_of(HOME), "--database", database, "--proof", proof)
     assert proven["background"] == background
     assert "background" not in json.loads(proof.read_text())["bill"]
+    checked = desk._ctt("verify", proof, "--genesis", live.directory / "genesis.json", "--json")
+    assert json.loads(checked.out)["bill"]["totalDue"] == by_node["totalDue"]
     stranger = desk(*asked, hex_of(METER), "--database", database)
     assert (stranger.code, "the index has no reading of" in stranger.err) == (66, True)
     missing = desk(*asked, hex_of(HOME), "--database", f"sqlite:///{live.directory}/none.db")

@@ -20,6 +20,7 @@ from apps.bill.exact import text_of
 from apps.bill.period import Period, midnight_ms
 from apps.bill.tariff import read_tariff
 from apps.client import Client
+from ctt_state.document import DOCUMENT_BYTES_MAX
 from ctt_state.genesis import Genesis, load_genesis
 from ctt_state.transaction import Signed
 from ctt_state.units import Height, hex_of
@@ -289,6 +290,12 @@ async def test_proofs_may_be_compressed(world: World, monkeypatch: pytest.Monkey
     monkeypatch.setattr(check, "PROOF_BYTES_MAX", 100)
     with pytest.raises(Unproven, match="more than 100 bytes"):
         check_proof(data, world.genesis)
+
+
+async def test_proofs_may_be_larger_than_other_documents(world: World) -> None:
+    """Those of a month are."""
+    data = (world.directory / "marked.proof").read_bytes()
+    assert check_proof(data + b" " * DOCUMENT_BYTES_MAX, world.genesis).counted == 15
 
 
 async def test_another_homes_mark_is_refused(world: World) -> None:

@@ -46,7 +46,7 @@ PROOF_FORMAT: Final = "ctt-bill-proof/1"
 MARK_FORMAT: Final = "ctt-bill-mark/1"
 TOTALS: Final = ("produced_wh", "stored_wh", "consumed_wh", "covered_wh")
 VALUE_CHARS_MAX: Final = 60  # of a wrong value, in the line that refuses it
-PROOF_BYTES_MAX: Final = 1 << 30  # unpacked
+PROOF_BYTES_MAX: Final = 1 << 28  # unpacked
 GZIP_MAGIC: Final = b"\x1f\x8b"
 GZIP_WINDOW: Final = 31  # zlib's number for a gzip header and the largest window
 
@@ -137,7 +137,7 @@ def check_proof(
     Raises: Unproven.
     """
     try:
-        root = Field(parse_json(_unpack(data)))
+        root = Field(parse_json(_unpack(data), PROOF_BYTES_MAX))
     except MalformedJson as fault:
         raise Unproven("$", fault) from None
     if root["format"].value != PROOF_FORMAT:
@@ -153,7 +153,7 @@ def check_proof(
     readings = _readings(chain, root["transactions"], prosumer, opening)
     after, closing, until_ms = _closing(chain, root["closing"], prosumer, period)
     chain.check_used()
-    _check_complete(readings, before, after, opening, closing)
+    check_complete(readings, before, after, opening, closing)
     for reading in readings:
         if reading.place.height > closing:
             raise Unproven(
@@ -315,7 +315,7 @@ def _readings_of(
         raise Unproven(item.path, fault) from None
 
 
-def _check_complete(
+def check_complete(
     readings: list[Reading], before: Prosumer, after: Prosumer, opening: int, closing: int
 ) -> None:
     """Whether the readings shown are all there are between the two blocks: each of the prosumer's four totals only

@@ -1,18 +1,24 @@
 """Readings, where their energy came from, and key figures, out of an indexer's database (docs/INDEXER.md)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from apps.bill.bill import Background, KeyFigures, Origin, Purchase
-from apps.bill.collect import UnknownProsumer, check_over
+from apps.bill.collect import Found, HistoryMissing, Span, UnknownProsumer, check_over
 from apps.bill.period import Period
 from apps.bill.readings import Place, Reading
 from apps.kpi.factors import read_factors
-from apps.kpi.history import History, open_history
-from apps.kpi.indicators import Span, Terms, indicators
+from apps.kpi.history import History, NoHistory, open_history
+from apps.kpi.indicators import Span as TimeSpan
+from apps.kpi.indicators import Terms, indicators
 from ctt_state import settlement
 from ctt_state.settlement import Event, Kind, Position, Stock, Trade, least_stock_wh, settle
 from ctt_state.units import Address, hex_of
+
+
+class IndexMissing(HistoryMissing):
+    """The database has no history to read."""
 
 
 class Indexed(NamedTuple):
@@ -24,8 +30,8 @@ class Indexed(NamedTuple):
 
 
 def read_index(url: str, prosumer: Address, period: Period) -> Indexed:
-    """Raises: NoHistory, PeriodNotOver, UnknownProsumer."""
-    with open_history(url) as history:
+    """Raises: IndexMissing, PeriodNotOver, UnknownProsumer."""
+    with _opened(url) as history:
         check_over(history.time_ms, period)
         events = history.events(prosumer)
         readings = [_reading(event) for event in events if isinstance(event, settlement.Reading)]
@@ -33,6 +39,24 @@ def read_index(url: str, prosumer: Address, period: Period) -> Indexed:
             raise UnknownProsumer(f"the index has no reading of {hex_of(prosumer)}")
         background = Background(_purchases(events), _origins(events), _figures(history, prosumer, period))
         return Indexed(history.height, [each for each in readings if any(each[3:])], background)
+
+
+def find_indexed(url: str, prosumer: Address, span: Span) -> tuple[list[Found], Span]:
+    """The transactions of these blocks that brought readings, as far as the index has come; and the blocks that it has
+    not. Raises: IndexMissing."""
+    with _opened(url) as history:
+        last = max(min(history.height, span.closing), span.opening)
+        rows = history.transactions(prosumer, span.opening + 1, last)
+        return [Found(hex_of(row[0]), *row[1:]) for row in rows], Span(last, span.closing)
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[History]:
+    try:
+        with open_history(url) as history:
+            yield history
+    except NoHistory as fault:
+        raise IndexMissing(f"no history in the database: {fault}") from None
 
 
 def _reading(event: settlement.Reading) -> Reading:
@@ -71,7 +95,7 @@ def _figures(history: History, prosumer: Address, period: Period) -> KeyFigures 
     """None where the index has other days than the tariff: its sums are those of its own zone's."""
     if history.zone != period.zone:
         return None
-    span = Span(period.start_ms, period.end_ms)
+    span = TimeSpan(period.start_ms, period.end_ms)
     homes = history.homes(span, (prosumer,))
     for row in indicators(homes, Terms(history.tariffs(), read_factors(None)), lambda _: span):
         if row.home == prosumer:

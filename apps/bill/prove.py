@@ -40,6 +40,12 @@ class Mark(NamedTuple):
     time_ms: int
     document: Json
 
+    @property
+    def totals(self) -> Prosumer:
+        """Zero for a prosumer that the chain did not know yet."""
+        value = self.document["records"][0]["value"]
+        return Prosumer() if value is None else Prosumer.decode(bytes.fromhex(value[2:]))
+
 
 async def take_mark(client: Client, prosumer: Address) -> Mark:
     """Of the newest block with a certificate. Raises: UnknownProsumer."""

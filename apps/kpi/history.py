@@ -12,7 +12,7 @@ from sqlalchemy import Connection, CursorResult, Table, func, make_url, or_, sel
 from sqlalchemy.exc import SQLAlchemyError
 
 from apps.indexer.database import UnknownDatabase, connect
-from apps.indexer.schema import CHAIN, DAYS, HOURS, READINGS, RETIRED, TARIFFS, TRADES, VERSION
+from apps.indexer.schema import CHAIN, DAYS, HOURS, READINGS, RETIRED, TARIFFS, TRADES, TRANSACTIONS, VERSION
 from apps.kpi.indicators import Home, Span, Sums, Tariffs
 from ctt_state.settlement import Event, Kind, Reading, Tariff, Trade
 from ctt_state.units import Address, Ms, Wei, Wh
@@ -76,6 +76,23 @@ class History:
             ],
         ]
         return [event for *_, event in sorted(found, key=lambda each: each[:3])]
+
+    def transactions(self, prosumer: Address, first: int, last: int) -> list[tuple[bytes, int, int]]:
+        """Those that brought readings of the prosumer in these blocks, in the order of the chain: hash, height, and
+        time of the block in ms."""
+        is_one = (READINGS.c.height == TRANSACTIONS.c.height) & (
+            READINGS.c.position == TRANSACTIONS.c.position
+        )
+        asked = (
+            select(
+                TRANSACTIONS.c.hash, TRANSACTIONS.c.height, TRANSACTIONS.c.time_ms, TRANSACTIONS.c.position
+            )
+            .join(READINGS, is_one)
+            .where(READINGS.c.prosumer == prosumer, READINGS.c.height.between(first, last))
+            .distinct()
+            .order_by(TRANSACTIONS.c.height, TRANSACTIONS.c.position)
+        )
+        return [(row.hash, row.height, row.time_ms) for row in self._connection.execute(asked)]
 
     def tariffs(self) -> Tariffs:
         rows = sorted(self._rows(TARIFFS), key=lambda row: (row.height, row.log_index))

@@ -15,8 +15,7 @@ from typing import Any, Final
 
 from apps.bill import collect, prove
 from apps.bill.bill import Account, Background, Bill, days_of, document_of, make_bill
-from apps.bill.check import PROOF_BYTES_MAX, Trusted, Unproven, check_proof, show_proven
-from apps.bill.indexed import read_index
+from apps.bill.check import PROOF_BYTES_MAX, Trusted, Unproven, check_complete, check_proof, show_proven
 from apps.bill.page import show_page
 from apps.bill.period import InvalidPeriod, Period, month
 from apps.bill.present import Page, page_of
@@ -24,10 +23,10 @@ from apps.bill.readings import Reading, Unexplained
 from apps.bill.tariff import InvalidTariff, Tariff, load_tariff
 from apps.bill.text import show_text
 from apps.client import Client
-from apps.kpi.history import NoHistory
+from ctt_state.document import DOCUMENT_BYTES_MAX
 from ctt_state.genesis import load_genesis
+from ctt_state.records import Prosumer
 from ctt_state.units import Address, hex_of
-from node.cli.init import read_genesis
 from node.cli.options import address, block_of_height, day
 from node.cli.transact import Refusals, add_command
 from node.exits import Exit, Failure
@@ -136,7 +135,7 @@ async def run_mark(client: Client, options: argparse.Namespace) -> None:
 def run_verify(options: argparse.Namespace) -> int:
     """Checks a bill's proof against the chain's genesis document, without a node: every block, record and receipt in
     it, that no reading is missing, and each line. Raises: Failure: 65 with the first thing that is not proven."""
-    genesis = load_genesis(read_genesis(options.genesis))
+    genesis = load_genesis(_read(options.genesis, DOCUMENT_BYTES_MAX))
     tariff = None if options.tariff is None else _read_tariff(options.tariff)
     try:
         proof = _read(options.file, PROOF_BYTES_MAX)
@@ -165,16 +164,16 @@ def run_verify(options: argparse.Namespace) -> int:
 
 async def _make(client: Client, options: argparse.Namespace, tariff: Tariff, period: Period) -> Bill:
     """With a database a node is asked for the proof alone."""
-    indexed = None if options.database is None else read_index(options.database, options.prosumer, period)
-    if options.proof:
-        bill = await _prove(client, options, tariff, period)
-    elif indexed is None:
-        bill = await _collect(client, options, tariff, period)
-    else:
+    if options.database is None:
+        return await (_prove if options.proof else _collect)(client, options, tariff, period)
+    from apps.bill.indexed import read_index  # SQLAlchemy takes a while to load
+
+    indexed = read_index(options.database, options.prosumer, period)
+    if not options.proof:
         return _bill(options, tariff, period, indexed.height, indexed.readings, indexed.background)
-    if indexed is not None:
-        bill = _bill(options, tariff, period, bill.as_of_block, bill.readings, indexed.background)
-        _check_agrees(bill, indexed.height)
+    bill = await _prove(client, options, tariff, period)
+    bill = _bill(options, tariff, period, bill.as_of_block, bill.readings, indexed.background)
+    _check_agrees(bill, indexed.height)
     return bill
 
 
@@ -199,6 +198,15 @@ async def _collect(client: Client, options: argparse.Namespace, tariff: Tariff, 
     return _bill(options, tariff, period, span.closing, readings, background)
 
 
+def _find(options: argparse.Namespace, span: collect.Span) -> tuple[list[collect.Found], collect.Span]:
+    """What the database knows of these blocks, and those that it does not."""
+    if options.database is None:
+        return [], span
+    from apps.bill.indexed import find_indexed
+
+    return find_indexed(options.database, options.prosumer, span)
+
+
 async def _prove(client: Client, options: argparse.Namespace, tariff: Tariff, period: Period) -> Bill:
     """Writes the proof, too."""
     prosumer, marks = options.prosumer, [_read_mark(path, options.prosumer) for path in options.mark]
@@ -211,9 +219,14 @@ async def _prove(client: Client, options: argparse.Namespace, tariff: Tariff, pe
     collect.check_over(closing.time_ms, period)
     span = collect.Span(opening.height if opening else 0, closing.height)
     await prove.check_whole(client, span, period)
-    found = await collect.find_transactions(client, prosumer, span)
+    found, left = _find(options, span)
+    found += await collect.find_transactions(client, prosumer, left)
     readings = await collect.read_transactions(client, prosumer, found)
-    background = Background(tuple(await collect.find_purchases(client, prosumer, span)))
+    before = opening.totals if opening else Prosumer()
+    check_complete(readings, before, closing.totals, *span)
+    background = Background(
+        () if options.database else tuple(await collect.find_purchases(client, prosumer, span))
+    )
     bill = _bill(options, tariff, period, span.closing, readings, background)
     proof = prove.proof_document(
         document_of(bill._replace(background=None)),
@@ -264,9 +277,7 @@ def _explained(client: Client) -> Iterator[None]:
         raise Failure(Exit.MISSING, str(fault)) from None
     except collect.HistoryMissing as fault:
         raise Failure(Exit.UNAVAILABLE, str(fault)) from None
-    except NoHistory as fault:
-        raise Failure(Exit.UNAVAILABLE, f"no history in the database: {fault}") from None
-    except Unexplained as fault:
+    except (Unexplained, Unproven) as fault:
         raise Failure(Exit.UNAVAILABLE, f"{client.url} does not answer as a node: {fault}") from None
     except TimeoutError:
         raise Failure(Exit.UNAVAILABLE, f"{client.url} does not answer") from None
