@@ -103,6 +103,20 @@ def test_the_days_add_up_to_the_totals_of_the_chain(database: str, history: Hist
             )
 
 
+def test_what_was_retired_adds_up_by_source(database: str, history: History) -> None:
+    """And each row is of a reading, of which it is a part."""
+    write(database, history)
+    tables = read_tables(database)
+    covered = {row[:5]: row[9] for row in tables["readings"]}
+    for owner in PROSUMERS:
+        found = Counter[int]()
+        for *reading, source, energy in (row for row in tables["retired"] if row[0] == owner):
+            found[source] += energy
+            assert energy <= covered[tuple(reading)]
+        assert found == +Counter(dict(enumerate(history.prosumer(owner).retired, 1)))
+    assert len({row[:5] for row in tables["retired"]}) >= 3
+
+
 def test_a_row_is_a_reading_with_the_time_that_its_meter_says(database: str, history: History) -> None:
     """The baseline and one that grew by nothing are rows too, a refused one is none."""
     write(database, history)
