@@ -27,6 +27,7 @@ ENERGY_PRICE_WEI_PER_WH: Final = ETHER // 10_000
 HOMES_PER_FARM: Final = 12
 SALE_EVERY_QUARTERS: Final = 4
 QUARTER_BLOCKS: Final = 3  # so many pass in a quarter hour: by them the time of day is known
+TOKENS_MAX: Final = 24  # that a home gets for what it produces; then the rest goes to the grid
 POOR_WEI: Final = 200 * ETHER  # gets pocket money again
 
 
@@ -126,11 +127,12 @@ class Street:
 
     async def _trade(self, home: Home) -> None:
         """Who has full tokens offers one; who is short of energy buys the next one offered."""
-        _, _, full, _, _, on_sale, *_ = await self._prosumer(home)
+        _, _, full, partial, empty, on_sale, *_ = await self._prosumer(home)
+        has_room = full + partial + empty + on_sale < TOKENS_MAX
         stored, spare = await self.client.read(CTT, "energyOf(address)", home.owner.address)
         if home.produces and full > 1 and not on_sale:
             await self._offer(home)
-        elif home.produces and spare < 10_000:
+        elif home.produces and spare < 10_000 and has_room:
             (price,) = await self.client.read(CTT, "emptyTokenPrice()")
             await self._post.send(home.owner, CTT, "buyEmptyTokens(uint256)", 2, value=2 * price)
         elif home.buys_tokens and stored < 3_000:
