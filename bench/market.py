@@ -37,8 +37,8 @@ PRICE: Final = 10**14
 FOREVER: Final = 2**64 - 1
 
 
-def measure_auction(orders: int, groups: int) -> dict[str, Any]:
-    """Milliseconds of `clear`."""
+def measure_auction(orders: int, groups: int, *, mixed: bool = False) -> dict[str, Any]:
+    """Milliseconds of `clear`. Mixed: each ask has energy of every group, which are as many lots."""
     chance = random.Random(SEED)
     bids = [
         Bid(
@@ -51,6 +51,10 @@ def measure_auction(orders: int, groups: int) -> dict[str, Any]:
         Ask(chance.randrange(1, 5_000), chance.randrange(80_000, 250_000), chance.randrange(groups))
         for _ in range(orders // 2)
     ]
+    if mixed:
+        asks = [
+            Ask(-(-each.energy_wh // groups), each.limit, group) for each in asks for group in range(groups)
+        ]
     best = float("inf")
     for _ in range(AUCTION_RUNS):
         start = time.process_time()
@@ -59,6 +63,7 @@ def measure_auction(orders: int, groups: int) -> dict[str, Any]:
     return {
         "orders": orders,
         "groups": groups,
+        "mixed": mixed,
         "trades": len(result.trades),
         "ms": round(best * 1e3, 1),
     }
@@ -142,6 +147,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     auctions = [measure_auction(options.auction_orders, groups) for groups in (1, 2, 6)]
+    auctions.append(measure_auction(options.auction_orders, 6, mixed=True))
     blocks = []
     for orders in map(int, options.orders.split(",")):
         print(f"bench.market: {orders:,} orders", file=sys.stderr, flush=True)

@@ -84,11 +84,8 @@ def test_market_at_two_sizes(tmp_path: Path) -> None:
     told = result(
         "bench.market", "--auction-orders", 200, "--orders", "20,40", "--blocks", 2, "--dir", tmp_path
     )
-    assert [(each["orders"], each["groups"]) for each in told["auction"]] == [
-        (200, 1),
-        (200, 2),
-        (200, 6),
-    ]
+    auctions = [(each["orders"], each["groups"], each["mixed"]) for each in told["auction"]]
+    assert auctions == [(200, 1, False), (200, 2, False), (200, 6, False), (200, 6, True)]
     assert [each["orders"] for each in told["blocks"]] == [20, 40]
     for each in told["blocks"]:
         assert each["trades"] > each["orders"] // 4

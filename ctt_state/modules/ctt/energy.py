@@ -317,12 +317,13 @@ def drain(call: Call, address: Address, owner: Prosumer, amount: Wh) -> Shelf:
 
 
 def sell(call: Call, address: Address, owner: Prosumer, offered: Wh, parts: Sequence[int]) -> Shelf:
-    """`drain` of these Wh by source, a part of what `offer` told of the amount `offered`. What stays in the tokens that
-    held the offer is mixed anew among them, so that no source has to leave more than was sold of it."""
-    holding = [Token.key(at) for at, _, _ in _takings(call, address, owner, offered, TOKENS_PER_READING_MAX)]
+    """`drain` of these Wh by source, a part of what `offer` told of the amount `offered`. If a drain takes others, what
+    stays in the tokens that held the offer is mixed anew among them."""
     shelf, sold = drain(call, address, owner, Wh(sum(parts))), from_parts(parts)
     if shelf.origin != sold:
-        _mix(call, holding, shelf.origin, sold)
+        unsold = Wh(offered - shelf.moved_wh)
+        holding = [*_takings(call, address, shelf.owner, unsold, TOKENS_PER_READING_MAX)]
+        _mix(call, [(token_id, token) for token_id, token, _ in holding], shelf.origin, sold)
     return shelf._replace(origin=sold)
 
 
@@ -365,19 +366,18 @@ def _takings(
         yield token_id, token, taken
 
 
-def _mix(call: Call, holding: list[bytes], taken: Origin, sold: Origin) -> None:
+def _mix(call: Call, tokens: list[tuple[TokenId, Token]], taken: Origin, sold: Origin) -> None:
     """Gives these tokens back what was taken and takes what was sold, as much of either; each gets its share."""
-    tokens = [(key, token) for key in holding if (token := _token(call, key)).energy_wh]
     left, origin = sum([int(token.energy_wh) for _, token in tokens]), taken
     for _, token in tokens:
         origin = add(origin, token.origin)
     origin = subtract(origin, sold)
-    for key, token in tokens:
+    for token_id, token in tokens:
         part = share(origin, left, token.energy_wh)
         left, origin = left - token.energy_wh, subtract(origin, part)
         if part != token.origin:
-            call.put(key, token._replace(origin=part))
-            call.emit(MetadataUpdate(int.from_bytes(key[1:], "big")))
+            call.put(Token.key(token_id), token.with_energy(token.energy_wh, part))
+            call.emit(MetadataUpdate(token_id))
 
 
 def _spare_wh(owner: Prosumer) -> int:

@@ -220,23 +220,25 @@ def _auctioned(
     ]
     groups = _groups([bids[place].order for place in buyers], [offered[place] for place in sellers])
     lots = [
-        (place, group, energy)
+        (place, group, parts)
         for place in sellers
         for group, sources in enumerate(groups)
-        if (energy := sum([offered[place][source] for source in sources]))
+        if any(parts := _only(offered[place], sources))
     ]
     result = auction.clear(
         [Bid(wanted[place], _limits(bids[place].order, groups, tariff)) for place in buyers],
-        [Ask(energy, max(asks[place].order.limit_wei_per_wh, floor), group) for place, group, energy in lots],
+        [
+            Ask(sum(parts), max(asks[place].order.limit_wei_per_wh, floor), group)
+            for place, group, parts in lots
+        ],
         len(groups),
     )
     price = Wei(result.price)
     pairs: dict[tuple[int, int], Parts] = {}
     for bid, lot, energy in result.trades:
-        place, group, _ = lots[lot]
-        of_group = [wh if source in groups[group] else 0 for source, wh in enumerate(offered[place])]
-        parts = apportion(of_group, energy)
-        offered[place] = _subtract(offered[place], parts)
+        place, group, left = lots[lot]
+        parts = apportion(left, energy)
+        lots[lot] = place, group, _subtract(left, parts)
         pair = buyers[bid], place
         pairs[pair] = _add(pairs[pair], parts) if pair in pairs else parts
     return price, [Deal(bid, ask, parts, price) for (bid, ask), parts in pairs.items()]
@@ -323,6 +325,10 @@ def _serve(call: Call, side: Side, parts: Parts, wei: int) -> None:
             energy_wh=Wh(mandate.energy_wh - energy), spend_wei=Wei(mandate.spend_wei - spent)
         )
         call.put(Mandate.key(order.owner, order.placer), after)
+
+
+def _only(parts: Parts, sources: tuple[int, ...]) -> Parts:
+    return [wh if source in sources else 0 for source, wh in enumerate(parts)]
 
 
 def _add(one: Parts, other: Parts) -> Parts:
