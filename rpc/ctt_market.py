@@ -11,7 +11,7 @@ from ctt_state.abi import Revert, decode_values
 from ctt_state.block import BlockContext, Log
 from ctt_state.modules.call import Call, MarketRules
 from ctt_state.modules.market import MARKET
-from ctt_state.modules.market.module import NO_BOOK, NO_STANDING, NO_TARIFF, Traded, auction_at
+from ctt_state.modules.market.module import NO_BOOK, NO_STANDING, NO_TARIFF, PartnerTraded, Traded, auction_at
 from ctt_state.origin import SOURCES
 from ctt_state.records import (
     AUCTIONS_KEPT,
@@ -54,6 +54,7 @@ TRADES_SHOWN_MAX: Final = 100
 
 _BLOCK: Final = Param("block", BLOCK, Tag.LATEST)
 _PAGE: Final = (Param("offset", COUNT, 0), Param("limit", PAGE_SIZE, TOKENS_PAGE_MAX))
+_TRADE_TOPICS: Final = (Traded.topic, PartnerTraded.topic)
 _TRADED: Final = tuple([param for param in Traded.params if not param.indexed])
 _CLEAR: Final = MARKET.named("clear()")
 
@@ -252,7 +253,7 @@ def clearing(caller: Caller, request: CallObject | None, account: Address | None
         price, traded = decode_values(_CLEAR.outputs, _run(caller, view, clear, cleared_at))
     except Revert as revert:
         raise ExecutionReverted(revert) from None
-    trades = [_Trade.of(log) for log in view.logs[first:] if log.topics[0] == Traded.topic]
+    trades = [_Trade.of(log) for log in view.logs[first:] if log.topics[0] in _TRADE_TOPICS]
     tariff = find(state.lookup, MarketTariff, MarketTariff.key()) or NO_TARIFF
     if account is not None:
         trades = [trade for trade in trades if account in (trade.buyer, trade.seller)]

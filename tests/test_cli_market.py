@@ -138,7 +138,8 @@ def test_an_ask_is_foretold_too(stall: Stall) -> None:
 
 
 def test_an_order_ends_with_its_auction(stall: Stall) -> None:
-    current = stall.told("show")["market"]["auction"]
+    while (current := stall.told("show")["market"]["auction"]) < 2:
+        time.sleep(0.1)
     stall.done("bid", "1", "0.09", "--auctions", 500, key="dora")
     assert int(stall.told("orders", ADDRESS["dora"])["bid"]["expiryAuction"]) in range(
         current + 500, current + 503

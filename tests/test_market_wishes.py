@@ -14,6 +14,7 @@ from ctt_state.modules.market.module import (
     InvalidPartner,
     InvalidSource,
     OriginTraded,
+    PartnerTraded,
     TooManyWishes,
     Traded,
 )
@@ -50,7 +51,11 @@ def ask(world: MarketWorld, owner: Address, energy: int, price: int, *, partners
 
 
 def trades_of(logs: tuple[Log, ...]) -> list[Log]:
-    return [log for log in logs if log.address == MARKET.address and log.topics[0] == Traded.topic]
+    return [
+        log
+        for log in logs
+        if log.address == MARKET.address and log.topics[0] in (Traded.topic, PartnerTraded.topic)
+    ]
 
 
 def told(*emissions: Any) -> list[Log]:
@@ -96,7 +101,7 @@ def test_a_bid_with_three_maxima() -> None:
     logs = world.clear()
 
     assert trades_of(logs) == told(
-        Traded(BOB, partner, 1_000, 27 * CENT), Traded(BOB, ALICE, 2_000, 24 * CENT)
+        PartnerTraded(BOB, partner, 1_000, 27 * CENT), Traded(BOB, ALICE, 2_000, 24 * CENT)
     )
     assert world.balance(BOB) == WEALTH_WEI - (1_000 * 27 + 2_000 * 24) * CENT
     assert world.call("auction(uint256)", 1)[:2] == (24 * CENT, 3_000)
@@ -245,7 +250,9 @@ def test_partners_get_the_sources_that_the_buyer_accepts_each_its_share() -> Non
 
     logs = world.clear()
 
-    assert trades_of(logs) == told(Traded(BOB, ALICE, 2_000, 12), Traded(CAROL, ALICE, 2_000, 12))
+    assert trades_of(logs) == told(
+        PartnerTraded(BOB, ALICE, 2_000, 12), PartnerTraded(CAROL, ALICE, 2_000, 12)
+    )
     assert origin_of(world, BOB) == {SOLAR: 2_000}
     assert origin_of(world, CAROL) == {SOLAR: 500, WIND: 1_500}
     world.check()
@@ -281,7 +288,7 @@ def test_a_gift_costs_its_receiver_the_grid_fee() -> None:
 
     logs = world.clear()
 
-    assert trades_of(logs) == told(Traded(BOB, ALICE, 1_000, 0))
+    assert trades_of(logs) == told(PartnerTraded(BOB, ALICE, 1_000, 0))
     assert world.balance(BOB) == WEALTH_WEI - 1_000 * 4
     assert world.balance(ALICE) == WEALTH_WEI
     assert world.energy(BOB) == 1_000
@@ -298,7 +305,9 @@ def test_partners_come_before_the_auction_in_the_sellers_order() -> None:
     logs = world.clear()
 
     # The rest of Alice's energy finds no buyer: both are served.
-    assert trades_of(logs) == told(Traded(CAROL, ALICE, 2_000, 12), Traded(BOB, ALICE, 2_000, 11))
+    assert trades_of(logs) == told(
+        PartnerTraded(CAROL, ALICE, 2_000, 12), PartnerTraded(BOB, ALICE, 2_000, 11)
+    )
     assert logs[-1] == told(AuctionCleared(1, 0, 4_000, 2, 1))[0]
 
 
@@ -310,7 +319,7 @@ def test_what_partners_leave_goes_to_the_auction() -> None:
 
     logs = world.clear()
 
-    assert trades_of(logs) == told(Traded(CAROL, ALICE, 1_000, 12), Traded(BOB, ALICE, 2_000, 20))
+    assert trades_of(logs) == told(PartnerTraded(CAROL, ALICE, 1_000, 12), Traded(BOB, ALICE, 2_000, 20))
 
 
 def test_a_partner_who_does_not_go_so_high_is_left_out() -> None:
@@ -335,7 +344,7 @@ def test_partners_meet_when_the_buyers_maximum_reaches_the_sellers_price(
     sources = {"general": [], "source": [(SOLAR, limit)], "partner": [(SOLAR, 24 - limit)]}[kind]
     bid(world, BOB, 1_000, limit if kind == "general" else 24 - limit, sources=sources, partners=partners)
 
-    assert trades_of(world.clear()) == (told(Traded(BOB, ALICE, 1_000, 12)) if meets else [])
+    assert trades_of(world.clear()) == (told(PartnerTraded(BOB, ALICE, 1_000, 12)) if meets else [])
 
 
 def test_who_sold_to_a_partner_buys_nothing_in_the_auction() -> None:
@@ -347,7 +356,7 @@ def test_who_sold_to_a_partner_buys_nothing_in_the_auction() -> None:
     bid(world, CAROL, 1_000, 25)
     ask(world, MALLORY, 1_000, 10)
 
-    assert trades_of(world.clear()) == told(Traded(CAROL, ALICE, 1_000, 20))
+    assert trades_of(world.clear()) == told(PartnerTraded(CAROL, ALICE, 1_000, 20))
     assert trades_of(world.clear()) == told(Traded(ALICE, MALLORY, 1_000, 12))
     world.check()
 
@@ -360,7 +369,7 @@ def test_who_bought_from_a_partner_sells_nothing_in_the_auction() -> None:
     bid(world, ALICE, 1_000, 15)
     bid(world, BOB, 1_000, 16)
 
-    assert trades_of(world.clear()) == told(Traded(ALICE, MALLORY, 500, 10))
+    assert trades_of(world.clear()) == told(PartnerTraded(ALICE, MALLORY, 500, 10))
     assert trades_of(world.clear()) == told(Traded(BOB, ALICE, 1_000, 16))
 
 
@@ -375,7 +384,7 @@ def test_between_partners_too_nobody_is_on_both_sides(first: Address) -> None:
     bid(world, ALICE, 1_000, 15)
     bid(world, CAROL, 1_000, 25)
 
-    sale, purchase = Traded(CAROL, ALICE, 1_000, 20), Traded(ALICE, MALLORY, 1_000, 10)
+    sale, purchase = PartnerTraded(CAROL, ALICE, 1_000, 20), PartnerTraded(ALICE, MALLORY, 1_000, 10)
     assert trades_of(world.clear()) == told(sale if first == ALICE else purchase)
     assert trades_of(world.clear()) == told(purchase if first == ALICE else sale)
 
@@ -411,7 +420,7 @@ def test_above_the_ceiling_only_who_names_the_partner_buys(named: bool, meets: b
 
     logs = world.clear()
 
-    assert trades_of(logs) == (told(Traded(BOB, ALICE, 6_000, 45)) if meets else [])
+    assert trades_of(logs) == (told(PartnerTraded(BOB, ALICE, 6_000, 45)) if meets else [])
     assert world.balance(BOB) == 300_000 - (6_000 * 45 if meets else 0)
     world.check()
 

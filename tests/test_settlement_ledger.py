@@ -82,22 +82,17 @@ def values_of(event: Declared, log: Log) -> dict[str, Any]:
 
 def events_of(home: Address, told: Sequence[Told], token_prices: Sequence[tuple[int, int]]) -> list[Event]:
     """`token_prices`: of each token sold, in order, its own and that of a Wh."""
-    cleared = [each.values["price"] for each in told if each.name == "AuctionCleared"]
     prices = iter(token_prices)
     found: list[Event] = [Tariff(Wei(CEILING), Wei(FLOOR))]
-    auctions = 0
     for time_ms, values, name in told:
-        if name == "AuctionCleared":
-            auctions += 1
-        elif name == "EnergyRefilled" and values["prosumer"] == home:
+        if name == "EnergyRefilled" and values["prosumer"] == home:
             amounts = (values["offered"], values["stored"], Wh(0), Wh(0))
             found.append(Reading(time_ms, values["meter"], *amounts))
         elif name == "EnergyConsumed" and values["prosumer"] == home:
             amounts = (Wh(0), Wh(0), values["requested"], values["covered"])
             found.append(Reading(time_ms, values["meter"], *amounts))
         elif name in ("Trade", "PartnerTrade"):
-            is_pooled = name == "Trade" and values["price"] == cleared[auctions] >= FLOOR
-            kind = Kind.AUCTION if is_pooled else Kind.PARTNER
+            kind = Kind.AUCTION if name == "Trade" else Kind.PARTNER
             wei, fee = values["energy"] * values["price"], values["energy"] * FEE
             found += sides(
                 home, values, "seller", "buyer", Trade(time_ms, kind, False, values["energy"], wei, fee)
@@ -242,7 +237,14 @@ def test_the_streets_trades_are_of_every_kind() -> None:
 
     settled, _ = settle(events_of(BOB, street.told, prices))
     names = [each.name for each in street.told]
-    assert {"Trade", "TokenSold", "EnergyTransferred", "EnergyConsumed", "EnergyRefilled"} <= set(names)
+    assert {
+        "Trade",
+        "PartnerTrade",
+        "TokenSold",
+        "EnergyTransferred",
+        "EnergyConsumed",
+        "EnergyRefilled",
+    } <= set(names)
     assert (
         sum(each.auction_bought_wh for each in settled),
         sum(each.token_bought_wh for each in settled),

@@ -10,7 +10,7 @@ from apps.client import Client, RpcError, decode_log
 from ctt_state.block import Log
 from ctt_state.modules.ctt.energy import CLOCK_AHEAD_MAX_MS
 from ctt_state.modules.market import MARKET
-from ctt_state.modules.market.module import Traded
+from ctt_state.modules.market.module import PartnerTraded, Traded
 from ctt_state.units import Address, hex_of
 
 BATCH: Final = 20  # requests sent at once
@@ -112,7 +112,7 @@ async def read_transactions(client: Client, prosumer: Address, found: Sequence[F
 
 async def find_purchases(client: Client, prosumer: Address, span: Span) -> list[Purchase]:
     """What the prosumer bought in the market, without the grid fee."""
-    topics = [hex_of(Traded.topic), hex_of(bytes(12) + prosumer)]
+    topics = [[hex_of(event.topic) for event in (Traded, PartnerTraded)], hex_of(bytes(12) + prosumer)]
     purchases = []
     for first in range(span.opening + 1, span.closing + 1, LOGS_BLOCKS_MAX):
         last = min(first + LOGS_BLOCKS_MAX - 1, span.closing)

@@ -153,7 +153,7 @@ async def _trades(client: Client, height: int, names: dict[str, str]) -> list[Tr
     trades = []
     for log in logs:
         name, told = decode_log(MARKET, log) or ("", {})
-        if name == "Trade":
+        if name in ("Trade", "PartnerTrade"):
             buyer, seller = (hex_of(told[side]) for side in ("buyer", "seller"))
             who = names.get(buyer, buyer[:8]), names.get(seller, seller[:8])
             trades.append(Trade(*who, told["energy"], told["price"]))

@@ -9,7 +9,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from ctt_state.block import Log
 from ctt_state.modules.market import MARKET
-from ctt_state.modules.market.module import OriginTraded, Traded
+from ctt_state.modules.market.module import OriginTraded, PartnerTraded, Traded
 from ctt_state.records import Account, Auction, MarketBook
 from ctt_state.records import Mandate as MandateRecord
 from ctt_state.records import Order as OrderRecord
@@ -82,7 +82,7 @@ def trades_of(logs: tuple[Log, ...]) -> list[Trade]:
     """What the clearing told: of each trade the energy, and behind it how much of that is of which source."""
     trades: list[Trade] = []
     for _, (topic, *topics), data in logs:
-        if topic == Traded.topic:
+        if topic in (Traded.topic, PartnerTraded.topic):
             buyer, seller = (Address(each[12:]) for each in topics)
             energy, price = int.from_bytes(data[:32], "big"), int.from_bytes(data[32:], "big")
             trades.append(Trade(buyer, seller, price, (energy, *NOTHING[1:])))

@@ -24,6 +24,7 @@ from ctt_state.modules.market.module import (
     NotTheChain,
     OrderExpired,
     OriginTraded,
+    PartnerTraded,
     Traded,
     auction_at,
     book_of,
@@ -72,6 +73,7 @@ class Deal(NamedTuple):
     ask: int
     parts: Parts
     price_wei_per_wh: Wei
+    is_partners: bool = False
 
     @property
     def energy_wh(self) -> Wh:
@@ -191,7 +193,7 @@ def _nominated(bids: list[Side], asks: list[Side], tariff: MarketTariff) -> list
             energy = min(sum(accepted), wanted[at])
             if energy:
                 parts = apportion(accepted, energy)
-                deals.append(Deal(at, place, parts, price))
+                deals.append(Deal(at, place, parts, price, is_partners=True))
                 wanted[at], left = Wh(wanted[at] - energy), _subtract(left, parts)
                 sold.add(owner)
                 bought.add(partner)
@@ -296,7 +298,8 @@ def _settle(call: Call, bids: list[Side], asks: list[Side], deals: list[Deal], t
     _pay(call, tariff.grid_operator, fees)
     for deal in deals:
         buyer, seller = bids[deal.bid].order.owner, asks[deal.ask].order.owner
-        call.emit(Traded(buyer, seller, deal.energy_wh, deal.price_wei_per_wh))
+        told = PartnerTraded if deal.is_partners else Traded
+        call.emit(told(buyer, seller, deal.energy_wh, deal.price_wei_per_wh))
         for source, wh in enumerate(deal.parts):
             if source and wh:
                 call.emit(OriginTraded(buyer, seller, source, wh))

@@ -16,7 +16,11 @@ OrderPlaced = MARKET.event(
 OrderCancelled = MARKET.event("OrderCancelled(uint256 indexed orderId,address indexed owner,uint256 energy)")
 OrderExpired = MARKET.event("OrderExpired(uint256 indexed orderId,address indexed owner,uint256 energy)")
 Traded = MARKET.event("Trade(address indexed buyer,address indexed seller,uint256 energy,uint256 price)")
-# Right after the Trade of which it is a part, for each source but 0.
+# Between partners, at the price that the seller named; of 0, a gift.
+PartnerTraded = MARKET.event(
+    "PartnerTrade(address indexed buyer,address indexed seller,uint256 energy,uint256 price)"
+)
+# Right after the trade of which it is a part, for each source but 0.
 OriginTraded = MARKET.event(
     "OriginTraded(address indexed buyer,address indexed seller,uint8 indexed source,uint256 energy)"
 )
