@@ -58,7 +58,7 @@ READS_CLOCK = frozenset(
     | {f"datetime.datetime.{name}" for name in ("now", "today", "utcnow")}
     | {"datetime.date.today"}
 )
-# The loop that waits, a warning before it does, when a certificate or a token begins and ends, how long a request may
+# The loop that waits, a warning before it does, when a certificate or a token begins and ends, when a register was read, how long a request may
 # hold the loop, the pace of the demonstration, and what measures.
 MAY_READ_CLOCK = (
     "node.runner",
