@@ -57,15 +57,18 @@ def chart_of(days: Sequence[Day], background: Background | None) -> Chart:
         bars += _pile(aside, left + width, slot * 0.24, top_wh)
     ticks = [(_kwh(energy_wh), energy_wh / top_wh) for energy_wh in range(0, top_wh + 1, step_wh)]
     every = -(-len(days) // LABELS_MAX)
+    named = days[::every]
     labels = [
-        (
-            f"{day.date.day}" if number and day.date.day != 1 else f"{day.date.day} {day.date:%b}",
-            (number + 0.5) * slot,
-        )
-        for number, day in enumerate(days)
-        if number % every == 0
+        (_name(day, before), (number * every + 0.5) * slot)
+        for number, (day, before) in enumerate(zip(named, (None, *named), strict=False))
     ]
     return Chart((*stacks[0], *asides[0]), bars, ticks, labels)
+
+
+def _name(day: Day, before: Day | None) -> str:
+    """With its month, unless that is the one of the day named before."""
+    is_known = before is not None and before.date.month == day.date.month
+    return f"{day.date.day}" if is_known else f"{day.date.day} {day.date:%b}"
 
 
 def _stack(day: Day, background: Background | None) -> dict[str, int]:

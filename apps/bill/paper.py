@@ -59,6 +59,8 @@ class _Printer:
         self._sum("Total electricity charges", page.electricity_charges)
         self._section("Other charges", page.other, page.currency)
         self._sum("Total due", f"{page.total_due} {page.currency}")
+        if self.pdf.will_page_break(CHART_HEIGHT + 24):  # with its heading
+            self.pdf.add_page()
         self._heading("Your energy day by day", "kWh")
         self._legend(page.chart.kinds)
         self._chart(page.chart)
@@ -128,8 +130,6 @@ class _Printer:
 
     def _chart(self, chart: Chart) -> None:
         pdf = self.pdf
-        if pdf.will_page_break(CHART_HEIGHT + 6):
-            pdf.add_page()
         top, left = pdf.get_y() + 1, MARGIN + CHART_LEFT
         width = pdf.epw - CHART_LEFT
         self._font(7, colour=SOFT)
