@@ -523,7 +523,7 @@ def test_text_page_and_paper_say_the_same() -> None:
     assert all(len(line) <= 96 for line in text.splitlines()[:-4])
     for row in (*page.electricity, *page.other):
         assert row.name in text and row.detail in text and row.amount in text
-    assert "31 days, Europe/Berlin" in text and "Bought in the market    46.50 kWh" in text
+    assert "31 days, Europe/Berlin" in text and "Bought in the auction   46.50 kWh" in text
 
 
 def test_the_page_shows_text_as_text_and_a_bar_for_each_day() -> None:
@@ -565,7 +565,7 @@ def test_where_origins_are_known_each_has_its_part_of_the_bar() -> None:
 
     bill = example()
     origins = tuple([Origin(each.time_ms, 150, 0, 100) for each in bill.readings])
-    figures = KeyFigures(Decimal("0.66666"), None, 154 * 10**15)
+    figures = KeyFigures(Decimal("0.66666"), None, Decimal(1), 154 * 10**15, 12_345_678)
     bill = bill._replace(background=Background((), origins, figures))
     day = days_of(bill)[24]
     assert (day.own_wh, day.partner_wh, day.auction_wh, day.covered_wh) == (
@@ -579,12 +579,15 @@ def test_where_origins_are_known_each_has_its_part_of_the_bar() -> None:
     assert len(page.chart.bars) == 3 * 31
     assert dict(page.figures)["Self-sufficiency"] == "66.7 %" and "Self-consumption" not in dict(page.figures)
     assert dict(page.figures)["Saved by the market"] == "0.15"
-    assert "bought in the market" not in show_page(page)
+    assert (dict(page.figures)["Renewable"], dict(page.figures)["CO2 avoided"]) == ("100.0 %", "12.3 kg")
+    assert show_page(page).count("bought in the auction") == 1
     told = document_of(bill)["background"]
     assert told["keyFigures"] == {
         "selfSufficiency": "0.66666",
         "selfConsumption": None,
+        "renewableShare": "1",
         "savingsWei": str(154 * 10**15),
+        "co2AvoidedMg": "12345678",
     }
     assert told["days"][24] == {
         "date": "2026-10-25",

@@ -196,7 +196,7 @@ def test_two_real_weeks_of_which_one_day_has_92_readings(live: Live, desk: Desk)
     assert sum(map(int, parts)) == 1_391_666
 
 
-def test_what_was_bought_in_the_market_is_found(live: Live) -> None:
+def test_what_was_bought_in_the_auction_is_found(live: Live) -> None:
     async def ask() -> list[Any]:
         async with Client(live.node.url) as client:
             head = int(await client.call("eth_blockNumber"), 16)

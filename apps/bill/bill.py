@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
 
 class Purchase(NamedTuple):
-    """Energy that the prosumer bought in the market, and paid for there."""
+    """Energy that the prosumer bought in the auction, and paid for there."""
 
     time_ms: int
     energy_wh: int
@@ -55,7 +55,9 @@ class KeyFigures(NamedTuple):
 
     self_sufficiency: Decimal | None  # None where nothing was consumed
     self_consumption: Decimal | None  # None where nothing was produced
+    renewable_share: Decimal | None  # of what was consumed
     savings_wei: int  # against a home that trades with the operator alone
+    co2_avoided_mg: int  # against one that draws all from the grid
 
 
 class Background(NamedTuple):
@@ -235,11 +237,13 @@ def _background_document(bill: Bill, background: Background) -> dict[str, Any]:
         ],
     }
     if background.figures is not None:
-        sufficiency, consumption, savings_wei = background.figures
+        sufficiency, consumption, renewable, savings_wei, co2_mg = background.figures
         document["keyFigures"] = {
             "selfSufficiency": None if sufficiency is None else str(sufficiency),
             "selfConsumption": None if consumption is None else str(consumption),
+            "renewableShare": None if renewable is None else str(renewable),
             "savingsWei": str(savings_wei),
+            "co2AvoidedMg": str(co2_mg),
         }
     return document
 

@@ -15,7 +15,6 @@ COLOURS: Final = {
     "from partners": "#6bbf9b",
     "bought in the auction": "#e2a33b",
     "from the grid": "#9db0c4",
-    "bought in the market": "#e2a33b",
 }
 INK: Final = "#1f2d3d"
 FAINT: Final = "#d9e0e8"
@@ -85,7 +84,7 @@ def _stack(day: Day, background: Background | None) -> dict[str, int]:
 
 def _aside(day: Day, background: Background | None) -> dict[str, int]:
     is_known = background is not None and background.origins is None
-    return {"bought in the market": day.bought_wh} if is_known else {}
+    return {"bought in the auction": day.bought_wh} if is_known else {}
 
 
 def _pile(parts: dict[str, int], x: float, width: float, top_wh: int) -> Iterator[Bar]:

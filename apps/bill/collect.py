@@ -111,7 +111,7 @@ async def read_transactions(client: Client, prosumer: Address, found: Sequence[F
 
 
 async def find_purchases(client: Client, prosumer: Address, span: Span) -> list[Purchase]:
-    """What the prosumer bought in the market, without the grid fee."""
+    """What the prosumer bought in the auction, without the grid fee."""
     topics = [[hex_of(event.topic) for event in (Traded, PartnerTraded)], hex_of(bytes(12) + prosumer)]
     purchases = []
     for first in range(span.opening + 1, span.closing + 1, LOGS_BLOCKS_MAX):

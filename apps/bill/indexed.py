@@ -65,12 +65,12 @@ def _reading(event: settlement.Reading) -> Reading:
 
 
 def _purchases(events: Sequence[Event]) -> tuple[Purchase, ...]:
-    """In the market; a token that was bought with its energy is none."""
+    """At auctions; partners and tokens that were bought with their energy are apart."""
     return tuple(
         [
             Purchase(event.time_ms, event.energy_wh, event.energy_wei)
             for event in events
-            if isinstance(event, Trade) and event.is_purchase and event.kind is not Kind.TOKEN
+            if isinstance(event, Trade) and event.is_purchase and event.kind is Kind.AUCTION
         ]
     )
 
@@ -99,5 +99,11 @@ def _figures(history: History, prosumer: Address, period: Period) -> KeyFigures 
     homes = history.homes(span, (prosumer,))
     for row in indicators(homes, Terms(history.tariffs(), read_factors(None)), lambda _: span):
         if row.home == prosumer:
-            return KeyFigures(row.self_sufficiency, row.self_consumption, row.savings_wei)
+            return KeyFigures(
+                row.self_sufficiency,
+                row.self_consumption,
+                row.renewable_share,
+                row.savings_wei,
+                row.co2_avoided_mg,
+            )
     return None

@@ -95,7 +95,7 @@ def _figures(bill: Bill) -> tuple[tuple[str, str], ...]:
     ]
     if bill.background is not None:
         bought = sum(purchase.energy_wh for purchase in bill.background.purchases)
-        figures.append(("Bought in the market", show_energy(bought)))
+        figures.append(("Bought in the auction", show_energy(bought)))
     if bill.produced_wh:
         stored, produced = bill.stored_wh, bill.produced_wh
         figures += [
@@ -113,11 +113,13 @@ def _key_figures(figures: KeyFigures) -> Iterator[tuple[str, str]]:
     for label, share in (
         ("Self-sufficiency", figures.self_sufficiency),
         ("Self-consumption", figures.self_consumption),
+        ("Renewable", figures.renewable_share),
     ):
         if share is not None:
             yield label, f"{rounded(share.scaleb(2), 1, ROUND_HALF_UP)} %"
     savings = rounded(Decimal(figures.savings_wei).scaleb(-18), 2, ROUND_DOWN)
     yield "Saved by the market", text_of(savings)
+    yield "CO2 avoided", f"{rounded(Decimal(figures.co2_avoided_mg).scaleb(-6), 1, ROUND_HALF_UP)} kg"
 
 
 def _share(part: int, whole: int) -> str:
@@ -136,7 +138,7 @@ def _notes(bill: Bill) -> tuple[str, ...]:
     return (
         f"{told} This bill is what the chain says at block {bill.as_of_block}.",
         *(
-            ["What was bought in the market has been paid there, and is part of what tokens cover."]
+            ["What was bought in the auction has been paid there, and is part of what tokens cover."]
             if bill.background and bill.background.purchases
             else []
         ),

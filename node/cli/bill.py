@@ -28,7 +28,7 @@ from ctt_state.genesis import load_genesis
 from ctt_state.records import Prosumer
 from ctt_state.units import Address, hex_of
 from node.cli.options import address, block_of_height, day
-from node.cli.transact import Refusals, add_command
+from node.cli.transact import Refusals, add_command, bounded
 from node.exits import Exit, Failure
 
 EPILOG: Final = """\
@@ -113,6 +113,8 @@ async def run_bill(client: Client, options: argparse.Namespace) -> None:
     tariff = _read_tariff(options.tariff)
     period = _period(options, tariff)
     with _explained(client):
+        if options.database is None or options.proof is not None:
+            await bounded(client.call("eth_chainId"), options)
         bill = await _make(client, options, tariff, period)
     page = page_of(bill)
     if options.html is not None:
@@ -124,7 +126,7 @@ async def run_bill(client: Client, options: argparse.Namespace) -> None:
 
 async def run_mark(client: Client, options: argparse.Namespace) -> None:
     with _explained(client):
-        mark = await prove.take_mark(client, options.prosumer)
+        mark = await bounded(prove.take_mark(client, options.prosumer), options)
     _write(options.out, _json(mark.document))
     if options.json:
         print(json.dumps({"height": mark.height, "timeMs": mark.time_ms}))
