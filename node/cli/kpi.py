@@ -1,7 +1,7 @@
 """`ctt kpi`: what homes and their community come to over a time: self-consumption, self-sufficiency, shared energy,
 savings, CO2 (docs/KPI.md).
 
-Reads a database that `ctt index` keeps; the figures are exact, in Wh, wei and mg.
+Reads a database that `ctt index` keeps. Files and JSON have exact figures, in Wh, wei and mg; the table is rounded.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from apps.kpi.factors import Factors, InvalidFactors, read_factors
 from apps.kpi.history import History, NoHistory, day_span, open_history
 from apps.kpi.indicators import Indicators, Span, Terms, indicators
 from ctt_state.units import MS_PER_HOUR, hex_of
-from node.cli.options import address, day, format_amount
+from node.cli.options import DECIMALS, address, day
 from node.exits import Exit, Failure
 
 EPILOG: Final = """\
@@ -29,6 +29,7 @@ examples:
   ctt kpi --database postgresql://reader@db.example/energy --by hour --parquet june.parquet
 """
 MG_PER_KG: Final = 1_000_000
+WEI_PER_COIN: Final = 10**DECIMALS
 WIDTH: Final = 1_000  # of tables, none of which is cut to that of the screen
 
 
@@ -152,7 +153,7 @@ def _show(rows: list[Indicators]) -> None:
             *[f"{Decimal(wh) / 1_000:,.3f}" for wh in (row.produced_wh, row.consumed_wh)],
             *[_percent(share) for share in (row.self_consumption, row.self_sufficiency, row.renewable_share)],
             f"{Decimal(row.shared_wh) / 1_000:,.3f}",
-            format_amount(row.savings_wei),
+            f"{Decimal(row.savings_wei) / WEI_PER_COIN:,.4f}",
             *[f"{Decimal(mg) / MG_PER_KG:,.3f}" for mg in (row.co2_mg, row.co2_avoided_mg)],
         )
     Console(width=WIDTH, soft_wrap=True, highlight=False).print(table)
