@@ -19,7 +19,7 @@ from ctt_state.units import PRICE_MAX, UINT64_MAX, hex_of
 from node.cli.market import REFUSALS
 from node.cli.options import energy_kwh, format_energy, format_price, price_per_kwh
 from node.keys import create_key
-from tests.cli_world import Ctt, Result
+from tests.cli_world import Ctt, Desk
 from tests.ledger_world import BOB_KEY, OWNER_KEYS, OWNERS, document
 from tests.live_node import GENESIS, LiveNode
 
@@ -37,40 +37,15 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
         yield node
 
 
-class Stall:
-    """`ctt market` at the node's door, as one of the people."""
-
-    def __init__(self, ctt: Ctt, node: LiveNode) -> None:
-        self._ctt = ctt
-        self.node = node
-
-    def __call__(self, *arguments: object, key: str = "") -> Result:
-        flags = ("--key", self.node.directory.parent / f"{key}.key") if key else ()
-        return self._ctt(*arguments, *flags, "--rpc", self.node.url)
-
-    def done(self, *arguments: object, key: str = "") -> str:
-        result = self(*arguments, key=key)
-        assert (result.code, result.err) == (0, ""), result
-        return result.out
-
-    def told(self, *arguments: object, key: str = "") -> Any:
-        return json.loads(self.done(*arguments, "--json", key=key))
-
-    def refusal(self, *arguments: object, key: str = "") -> str:
-        result = self(*arguments, key=key)
-        assert (result.code, result.out) == (77, ""), result
-        return result.err.removeprefix("ctt: refused: ").rstrip("\n")
-
-
 @pytest.fixture
-def stall(capsys: pytest.CaptureFixture[str], node: LiveNode) -> Stall:
-    return Stall(Ctt(capsys, "market", one_line=True), node)
+def stall(capsys: pytest.CaptureFixture[str], node: LiveNode) -> Desk:
+    return Desk(Ctt(capsys, "market", one_line=True), node)
 
 
 # --- orders ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_order_stands_until_it_is_cancelled(stall: Stall) -> None:
+def test_an_order_stands_until_it_is_cancelled(stall: Desk) -> None:
     out = stall.done(
         "bid", "8", "0.10", "--source", "solar=0.12", "--partner", f"{ADDRESS['ben']}=0.13", key="ann"
     )
@@ -105,7 +80,7 @@ def test_an_order_stands_until_it_is_cancelled(stall: Stall) -> None:
     )
 
 
-def test_what_an_order_comes_to_is_shown_before_it_is_sent(stall: Stall) -> None:
+def test_what_an_order_comes_to_is_shown_before_it_is_sent(stall: Desk) -> None:
     """And it comes so."""
     asked = stall.told("ask", "2", "0.16", key="ben")
     foretold = stall.told("bid", "1.5", "0.20", "--dry-run", key="cem")
@@ -131,13 +106,13 @@ def test_what_an_order_comes_to_is_shown_before_it_is_sent(stall: Stall) -> None
     stall.done("cancel", asked["orderId"], key="ben")
 
 
-def test_an_ask_is_foretold_too(stall: Stall) -> None:
+def test_an_ask_is_foretold_too(stall: Desk) -> None:
     words = stall.done("ask", "1", "0.16", "--partner", f"{ADDRESS['ann']}=0", "--dry-run", key="dora")
     assert "ask of 1.000 kWh at 0.16 per kWh" in words
     assert "this account would trade nothing yet: the order would stand on" in words
 
 
-def test_an_order_ends_with_its_auction(stall: Stall) -> None:
+def test_an_order_ends_with_its_auction(stall: Desk) -> None:
     while (current := stall.told("show")["market"]["auction"]) < 2:
         time.sleep(0.1)
     stall.done("bid", "1", "0.09", "--auctions", 500, key="dora")
@@ -150,7 +125,7 @@ def test_an_order_ends_with_its_auction(stall: Stall) -> None:
     stall.done("cancel", stall.told("orders", ADDRESS["dora"])["bid"]["orderId"], key="dora")
 
 
-def test_a_platform_trades_within_its_mandate(stall: Stall) -> None:
+def test_a_platform_trades_within_its_mandate(stall: Desk) -> None:
     limits = ("--energy", 10, "--spend", "2.00", "--buy-limit", "0.25", "--sell-limit", "0.15")
     out = stall.done("mandate", "grant", ADDRESS["dora"], *limits, "--until", 1_000, key="ann")
     assert f"{ADDRESS['dora']} may trade for {ADDRESS['ann']} until the end of auction 1000" in out
@@ -171,7 +146,7 @@ def test_a_platform_trades_within_its_mandate(stall: Stall) -> None:
     assert stall.refusal("mandate", "revoke", ADDRESS["dora"], key="ann").startswith("NoMandate: ")
 
 
-def test_who_has_no_token_is_told_what_to_do(stall: Stall) -> None:
+def test_who_has_no_token_is_told_what_to_do(stall: Desk) -> None:
     assert stall.refusal("bid", "1", "0.20", "--dry-run", key="stranger") == (
         f"NoTokens: {STRANGER} owns no token, so it can neither give nor take energy; ctt token buy gets one"
     )
@@ -180,7 +155,7 @@ def test_who_has_no_token_is_told_what_to_do(stall: Stall) -> None:
 # --- what stands ----------------------------------------------------------------------------------------------------
 
 
-def test_the_market_is_shown(stall: Stall) -> None:
+def test_the_market_is_shown(stall: Desk) -> None:
     orders = {
         "ann": stall.told("bid", "2", "0.10", "--source", "wind=0.11", key="ann")["orderId"],
         "ben": stall.told("ask", "3", "0.29", key="ben")["orderId"],
@@ -204,7 +179,7 @@ def test_the_market_is_shown(stall: Stall) -> None:
         stall.done("cancel", number, key=name)
 
 
-def test_on_a_terminal_it_is_asked_for_and_curves_are_drawn(stall: Stall) -> None:
+def test_on_a_terminal_it_is_asked_for_and_curves_are_drawn(stall: Desk) -> None:
     """In a process of its own, behind a pseudo-terminal."""
     key = stall.node.directory.parent / "ann.key"
     order = ("bid", "2", "0.10", "--source", "solar=0.11", "--key", str(key))
@@ -248,13 +223,13 @@ def test_on_a_terminal_it_is_asked_for_and_curves_are_drawn(stall: Stall) -> Non
         (("mandate", "grant", ADDRESS["ben"]), "--energy"),
     ],
 )
-def test_wrong_arguments_are_named(stall: Stall, arguments: tuple[str, ...], text: str) -> None:
+def test_wrong_arguments_are_named(stall: Desk, arguments: tuple[str, ...], text: str) -> None:
     result = stall(*arguments, key="" if arguments[0] == "auctions" else "ann")
     assert result.code == 64
     assert text in result.err
 
 
-def test_two_wishes_for_one_source_are_refused(stall: Stall) -> None:
+def test_two_wishes_for_one_source_are_refused(stall: Desk) -> None:
     twice = ("--source", "solar=0.1", "--source", "solar=0.11")
     assert stall.refusal("bid", "1", "0.1", *twice, key="ann") == (
         "InvalidSource: source 1 is named twice, or there is none above 5"
@@ -285,7 +260,7 @@ def wait_for(found: Callable[[], Any]) -> Any:
     raise AssertionError("it never came")
 
 
-def traded(stall: Stall, since: int) -> Any:
+def traded(stall: Desk, since: int) -> Any:
     """The auction that moved energy after this block, if there is one yet."""
     for each in stall.node.call("ctt_auctions", None, 5)["auctions"]:
         if each["clearedIn"] > since and each["energyWh"] != "0":

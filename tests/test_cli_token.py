@@ -1,8 +1,7 @@
 """`ctt token` at a real node: bought empty, offered, bought with their energy, withdrawn and handed on."""
 
-import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -11,7 +10,7 @@ from ctt_state.modules.ctt import CTT
 from ctt_state.units import hex_of
 from node.cli.token import REFUSALS
 from node.keys import create_key
-from tests.cli_world import Ctt, Result
+from tests.cli_world import Ctt, Desk
 from tests.ledger_world import ALICE_KEY, BOB, OWNER_KEYS, OWNERS, document
 from tests.live_node import LiveNode
 
@@ -27,37 +26,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
         yield node
 
 
-class Shop:
-    """`ctt token` at the node's door."""
-
-    def __init__(self, ctt: Ctt, node: LiveNode) -> None:
-        self._ctt = ctt
-        self.node = node
-
-    def __call__(self, *arguments: object, key: str = "") -> Result:
-        flags = ("--key", self.node.directory.parent / f"{key}.key") if key else ()
-        return self._ctt(*arguments, *flags, "--rpc", self.node.url)
-
-    def done(self, *arguments: object, key: str = "") -> str:
-        result = self(*arguments, key=key)
-        assert (result.code, result.err) == (0, ""), result
-        return result.out
-
-    def told(self, *arguments: object, key: str = "") -> Any:
-        return json.loads(self.done(*arguments, "--json", key=key))
-
-    def refusal(self, *arguments: object, key: str = "") -> str:
-        result = self(*arguments, key=key)
-        assert (result.code, result.out) == (77, ""), result
-        return result.err.removeprefix("ctt: refused: ").rstrip("\n")
-
-
 @pytest.fixture
-def shop(capsys: pytest.CaptureFixture[str], node: LiveNode) -> Shop:
-    return Shop(Ctt(capsys, "token", one_line=True), node)
+def shop(capsys: pytest.CaptureFixture[str], node: LiveNode) -> Desk:
+    return Desk(Ctt(capsys, "token", one_line=True), node)
 
 
-def test_empty_tokens_are_bought(shop: Shop) -> None:
+def test_empty_tokens_are_bought(shop: Desk) -> None:
     foretold = shop.told("buy", "--empty", 2, "--dry-run", key="alice")
     assert (foretold["dryRun"], foretold["costWei"]) == (True, str(2 * 10**16))
     before = shop("show", ALICE)
@@ -67,7 +41,7 @@ def test_empty_tokens_are_bought(shop: Shop) -> None:
     assert shop.done("show", ALICE).splitlines()[-1] == "2 tokens"
 
 
-def test_a_token_is_offered_and_bought_with_its_energy(shop: Shop) -> None:
+def test_a_token_is_offered_and_bought_with_its_energy(shop: Desk) -> None:
     energy_wh = int(shop.told("show", 1)["energyWh"])
     assert energy_wh
     assert "token 1 with" in shop.done("sell", 1, "0.02", "0.10", key="owner")
@@ -86,7 +60,7 @@ def test_a_token_is_offered_and_bought_with_its_energy(shop: Shop) -> None:
     assert shop.refusal("buy", 1, key="owner") == "NotOnSale: token 1 is not on sale"
 
 
-def test_a_token_is_withdrawn_and_handed_on(shop: Shop) -> None:
+def test_a_token_is_withdrawn_and_handed_on(shop: Desk) -> None:
     shop.done("sell", 2, "0", "0.1234", key="owner")
     assert shop.refusal("withdraw", 2, key="alice") == (
         f"ERC721InsufficientApproval: token 2 is not {ALICE}'s, and its owner has not approved it"
@@ -111,7 +85,7 @@ def test_a_token_is_withdrawn_and_handed_on(shop: Shop) -> None:
         (("buy", "1", "--key", "missing.key"), 66, "no such key file"),
     ],
 )
-def test_wrong_arguments_are_named(shop: Shop, arguments: tuple[str, ...], code: int, text: str) -> None:
+def test_wrong_arguments_are_named(shop: Desk, arguments: tuple[str, ...], code: int, text: str) -> None:
     result = shop(*arguments)
     assert result.code == code
     assert text in result.err

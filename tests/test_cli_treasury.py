@@ -16,7 +16,7 @@ from ctt_state.units import hex_of
 from node.cli.options import amount, format_amount
 from node.cli.treasury import REFUSALS
 from node.keys import create_key
-from tests.cli_world import Ctt, Result
+from tests.cli_world import Ctt, Desk
 from tests.live_node import LiveNode
 from tests.rpc_world import ALICE, BOB, BOB_KEY
 
@@ -32,31 +32,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
         yield node
 
 
-class Desk:
-    """`ctt treasury` at the node's door."""
-
-    def __init__(self, ctt: Ctt, node: LiveNode) -> None:
-        self._ctt = ctt
-        self._node = node
-
-    def __call__(self, command: str, *arguments: object, key: str = "") -> Result:
-        flags = ("--key", self._node.directory.parent / f"{key}.key") if key else ()
-        return self._ctt(command, *arguments, *flags, "--rpc", self._node.url)
-
-    def done(self, command: str, *arguments: object, key: str = "treasurer") -> str:
-        result = self(command, *arguments, key=key)
-        assert (result.code, result.err) == (0, ""), result
-        return result.out
-
-    def refusal(self, command: str, *arguments: object, key: str = "treasurer") -> str:
-        result = self(command, *arguments, key=key)
-        assert (result.code, result.out) == (77, ""), result
-        return result.err.removeprefix("ctt: refused: ").rstrip("\n")
-
-
 @pytest.fixture
 def desk(capsys: pytest.CaptureFixture[str], node: LiveNode) -> Desk:
-    return Desk(Ctt(capsys, "treasury", one_line=True), node)
+    return Desk(Ctt(capsys, "treasury", one_line=True), node, key="treasurer")
 
 
 def test_a_treasurer_issues_redeems_and_shows_its_books(desk: Desk, node: LiveNode) -> None:
