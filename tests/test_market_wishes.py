@@ -222,6 +222,67 @@ def test_one_seller_serves_each_buyer_with_what_it_accepts() -> None:
     world.check()
 
 
+def test_what_a_buyer_gets_of_one_seller_is_one_trade() -> None:
+    """However many sources are told apart in it; there is an `OriginTraded` for each."""
+    world = make_mixed()
+    ask(world, ALICE, 6_000, 10)
+    bid(world, BOB, 6_000, 20, sources=[(SOLAR, 25)])
+
+    logs = world.clear()
+
+    assert trades_of(logs) == told(Traded(BOB, ALICE, 6_000, 15))
+    assert origins_of(logs) == told(
+        OriginTraded(BOB, ALICE, SOLAR, 3_000), OriginTraded(BOB, ALICE, WIND, 3_000)
+    )
+    world.check()
+
+
+@pytest.mark.parametrize("source", [0, WIND])
+def test_only_a_known_source_is_told(source: int) -> None:
+    world = MarketWorld()
+    world.settle_in(ALICE, 1, 1_000, source)
+    world.settle_in(BOB, 1, 0)
+    ask(world, ALICE, 1_000, 10)
+    bid(world, BOB, 1_000, 10)
+
+    logs = world.clear()
+
+    assert origins_of(logs) == (told(OriginTraded(BOB, ALICE, WIND, 1_000)) if source else [])
+    assert origin_of(world, BOB) == {source: 1_000}
+
+
+@pytest.mark.parametrize("partners", [[], [(BOB, 20)]])
+def test_nothing_of_an_offer_is_sold_twice(partners: Any) -> None:
+    """Of one Wh of each source Bob gets the first, in the auction or before it, and Carol the other."""
+    world = make_mixed()
+    ask(world, ALICE, 2, 10, partners=partners)
+    bid(world, BOB, 1, 20)
+    bid(world, CAROL, 1, 20)
+
+    logs = world.clear()
+
+    assert origins_of(logs) == told(OriginTraded(BOB, ALICE, SOLAR, 1), OriginTraded(CAROL, ALICE, WIND, 1))
+    world.check()
+
+
+def test_tokens_behind_the_offer_keep_what_they_hold() -> None:
+    """Alice's full token of solar energy is not in her offer out of the mixed one."""
+    world = make_street()
+    world.ctt(ALICE, "buyEmptyToken()")
+    meter = address("meter of " + ALICE.hex())
+    for source in (SOLAR, WIND):
+        world.ctt(OPERATOR, "certifyMeter(address,uint8,uint64,bool)", meter, source, 0, False)
+        assert world.charge_at_ctt(ALICE, 4_000) == 4_000
+    ask(world, ALICE, 6_000, 10)
+    bid(world, BOB, 3_000, 0, sources=[(SOLAR, 20)])
+
+    world.clear()
+
+    full, mixed = sorted((token.energy_wh, token.origin) for token in map(world.token, (1, 7)))[::-1]
+    assert (full, mixed) == ((10_000, (10_000,)), (5_000, (1_000, 4_000)))
+    world.check()
+
+
 def test_what_is_not_sold_of_an_offer_is_mixed_anew_in_its_tokens() -> None:
     """M-9: Alice has 10 kWh of solar energy in a full token and 6 of wind in the next, which is drained first. Only
     the sun of her 12 kWh is wanted: the tokens have 6 kWh less between them, and the wind is all there."""

@@ -147,7 +147,7 @@ def test_a_consumption_retires_each_source_by_its_share() -> None:
 
     outcome = world.send(meter, CONSUME, 1_001, ALICE)
 
-    # 250.25, 500.5 and 250.25 Wh: the missing one is the sun's.
+    # Their shares are 250.25, 500.5 and 250.25 Wh: the missing one is the sun's.
     assert outcome.emissions[1:] == [
         EnergyConsumed(ALICE, meter, 1_001, 1_001),
         OriginRetired(ALICE, SOLAR, 501),
@@ -159,12 +159,31 @@ def test_a_consumption_retires_each_source_by_its_share() -> None:
     check_invariants(world)
 
 
+def test_what_is_retired_adds_up() -> None:
+    world, meter = make_home(WIND)
+
+    told = [world.send(meter, CONSUME, amount, ALICE).emissions[2:] for amount in (100, 20)]
+
+    assert told == [[OriginRetired(ALICE, WIND, 100)], [OriginRetired(ALICE, WIND, 20)]]
+    assert retired_by(world, ALICE) == (0, 0, 120, 0, 0, 0)
+    check_invariants(world)
+
+
+def test_what_no_token_takes_is_of_no_source_here() -> None:
+    """S-4: it is fed to the grid."""
+    world, _ = make_home(SOLAR, energy_wh=10_001)
+
+    assert world.call("totalOrigin()")[0] == (0, 10_000, 0, 0, 0, 0)
+    check_invariants(world)
+
+
 def test_nothing_is_told_of_energy_without_a_source_or_that_no_token_covers() -> None:
     world, meter = make_home(NONE)
 
     outcome = world.send(meter, CONSUME, 1_500, ALICE)
 
     assert outcome.emissions[1:] == [EnergyConsumed(ALICE, meter, 1_500, 1_000)]
+    assert world.send(meter, CONSUME, 1, ALICE).emissions == [EnergyConsumed(ALICE, meter, 1, 0)]
     assert retired_by(world, ALICE) == (1_000, 0, 0, 0, 0, 0)
 
 
