@@ -19,6 +19,7 @@ REQUEST_SECONDS_MAX: Final = 30.0
 CONNECTIONS_MAX: Final = 16
 RECEIPT_POLL_SECONDS: Final = 0.1
 HEARTBEAT_SECONDS: Final = 10.0
+TRY_LATER: Final = -32005  # the node's code for what may pass
 
 
 class RpcError(Exception):
@@ -103,6 +104,8 @@ class Client:
 
     async def _post(self, body: Any) -> Any:
         async with self._open().post(self.url, json=body) as response:
+            if response.status in (429, 503):
+                raise _try_later(response)
             return await response.json()
 
     def _open(self) -> aiohttp.ClientSession:
@@ -177,6 +180,15 @@ def decode_log(module: Module, log: dict[str, Any]) -> tuple[str, dict[str, Any]
 async def _told(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[Any]:
     async for message in socket:
         yield json.loads(message.data)["params"]["result"]
+
+
+def _try_later(response: aiohttp.ClientResponse) -> RpcError:
+    """What a proxy before the node says in HTTP, as the node says it itself."""
+    error: dict[str, Any] = {"code": TRY_LATER, "message": f"{response.status} {response.reason}"}
+    after_s = response.headers.get("Retry-After", "")
+    if after_s.isascii() and after_s.isdigit():
+        error["data"] = {"retry_after_ms": int(after_s) * 1_000}
+    return RpcError(error)
 
 
 def _result(answer: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ The key signs votes and nothing else. It never appears in a message, a log or an
 """
 
 import errno
+import json
 import os
 import secrets
 import stat
@@ -15,6 +16,8 @@ from node.datadir import sync_directory, write_all
 from node.exits import Exit, Failure
 
 KEY_FILE: Final = "validator.key"  # in the data directory
+KEY_FILE_BYTES_MAX: Final = 8_192
+KEYSTORE_VERSION: Final = 3
 
 
 def make_key() -> bytes:
@@ -45,6 +48,37 @@ def create_key(path: Path, key: bytes) -> None:
 
 def load_key(path: Path) -> bytes:
     """Raises: Failure: 66 missing, 77 a link, open to others, or another's, 65 not a key."""
+    return _decode_key(path, _read_private(path))
+
+
+def load_account_key(path: Path, password_file: Path | None = None) -> bytes:
+    """A key as `load_key` takes it, or in a keystore (version 3) as Ethereum's tools write it. Raises: Failure: as
+    `load_key`; 78 a keystore without password file, 77 the wrong password."""
+    text = _read_private(path)
+    if not text.lstrip().startswith(b"{"):
+        return _decode_key(path, text)
+    if password_file is None:
+        raise Failure(Exit.CONFIGURATION, f"{path} is a keystore: which file has its password?")
+    password = _read_private(password_file).rstrip(b"\r\n")
+    try:
+        from eth_keyfile.keyfile import decode_keyfile_json  # of an extra that few need
+
+        keystore = json.loads(text)
+        if keystore["version"] != KEYSTORE_VERSION:
+            raise KeyError("version")
+        key = decode_keyfile_json(keystore, password)
+    except ModuleNotFoundError as missing:
+        raise Failure(Exit.MISSING, f"{missing.name} is not installed, which reads keystores") from None
+    except (KeyError, TypeError, NotImplementedError):
+        raise Failure(Exit.DAMAGED, f"{path}: not a keystore of version 3") from None
+    except ValueError as fault:
+        code = Exit.PERMISSION if "MAC mismatch" in str(fault) else Exit.DAMAGED
+        what = "the password is wrong" if code is Exit.PERMISSION else "not a keystore of version 3"
+        raise Failure(code, f"{path}: {what}") from None
+    return key
+
+
+def _read_private(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -54,9 +88,12 @@ def load_key(path: Path) -> bytes:
         raise Failure(Exit.PERMISSION, f"{path}: cannot read the key file: {cause}") from None
     try:
         _check_private(path, os.fstat(descriptor))
-        text = os.read(descriptor, 128)
+        return os.read(descriptor, KEY_FILE_BYTES_MAX)
     finally:
         os.close(descriptor)
+
+
+def _decode_key(path: Path, text: bytes) -> bytes:
     try:
         key = bytes.fromhex(text.decode("ascii"))
     except ValueError:

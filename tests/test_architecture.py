@@ -60,6 +60,8 @@ READS_CLOCK = frozenset(
 )
 # The loop that waits, a warning before it does, when a certificate or a token begins and ends, when a register was read, how long a request may
 # hold the loop, the pace of the demonstration, and what measures.
+# The loop that waits, a warning before it does, when a certificate or a token begins and ends, how long a request may
+# hold the loop, the pace of the demonstration, a meter's gateway, and what measures.
 MAY_READ_CLOCK = (
     "node.runner",
     "node.pulse",
@@ -71,6 +73,9 @@ MAY_READ_CLOCK = (
     "node.cli.network",
     "rpc.turns",
     "apps.demo.play",
+    "apps.meter.intake",
+    "apps.meter.sender",
+    "apps.meter.simulate",
     "bench",
 )
 

@@ -15,18 +15,11 @@ from apps.meter.outbox import (
     OutboxFailed,
     OutboxInUse,
     OutboxMismatch,
-    Taken,
 )
-from apps.meter.reading import Registers
-from ctt_state.units import Address, Hash, Ms, Wh
+from ctt_state.units import Address, Hash
+from tests.meter_world import HOME, ROOT, make_taken
 
-HOME: Final = Address(b"\x11" * 20)
 FLAT: Final = Address(b"\x22" * 20)
-ROOT: Final = Path(__file__).parent.parent
-
-
-def make_taken(number: int, prosumer: Address = HOME, raw: bytes = b"raw") -> Taken:
-    return Taken(prosumer, Registers(Ms(number * 1_000), Wh(number), Wh(0)), "test", raw, Ms(number))
 
 
 def make_signed(nonce: int, first: int, last: int) -> tuple[int, Hash, bytes, int, int]:
@@ -152,7 +145,7 @@ TAKER: Final = """
 import sys
 from pathlib import Path
 from apps.meter.outbox import Outbox
-from tests.test_meter_outbox import make_taken
+from tests.meter_world import make_taken
 outbox = Outbox(Path(sys.argv[1]))
 number = outbox.counts().taken
 while True:

@@ -95,9 +95,12 @@ def check_follows(last: Registers | None, now: Registers) -> None:
             raise RanBackwards(f"the {name} register stood at {before} Wh and shows {after} Wh")
 
 
-def check_clock(time_ms: Ms, now_ms: Ms, drift_ms_max: int) -> None:
-    """A meter that speaks now is to say so. Raises: ImplausibleClock."""
-    ahead_s = (time_ms - now_ms) / 1_000
-    if abs(time_ms - now_ms) > drift_ms_max:
-        how = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} ours"
-        raise ImplausibleClock(f"the meter's clock is {how}; {drift_ms_max // 1_000} s are allowed")
+def check_clock(time_ms: Ms, now_ms: Ms, *, ahead_ms_max: int, behind_ms_max: int) -> None:
+    """Raises: ImplausibleClock."""
+    if time_ms - now_ms > ahead_ms_max:
+        off_ms, how, most_s = time_ms - now_ms, "ahead of", ahead_ms_max // 1_000
+    elif now_ms - time_ms > behind_ms_max:
+        off_ms, how, most_s = now_ms - time_ms, "behind", behind_ms_max // 1_000
+    else:
+        return
+    raise ImplausibleClock(f"the meter's clock is {off_ms // 1_000} s {how} ours; {most_s} s are allowed")

@@ -1,4 +1,4 @@
-"""`ctt meter`: certify, confirm and replace smart meters.
+"""`ctt meter`: certify, confirm and replace smart meters, and pass on what they say.
 
 Clients of any node's JSON-RPC, for the people who install and read meters.
 """
@@ -6,7 +6,7 @@ Clients of any node's JSON-RPC, for the people who install and read meters.
 import argparse
 from typing import Final
 
-from node.cli import certification
+from node.cli import certification, gateway
 
 EPILOG: Final = """\
 examples:
@@ -14,12 +14,17 @@ examples:
   ctt meter certify 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --source solar --max-power 10000 --key operator.key
   ctt meter confirm 0xb57F333Ee9520ADF12630bD60Fe07169A08a9B20 --key meter.key
   ctt meter show 0x70997970C51812dc3A010C7d01b50e0d17dc79C8
+  ctt meter run gateway.toml
 """
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
-        "meter", help="certify, confirm and replace smart meters", description=__doc__, epilog=EPILOG
+        "meter",
+        help="certify, confirm and replace smart meters, and pass on what they say",
+        description=__doc__,
+        epilog=EPILOG,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     certification.add_commands(commands)
+    gateway.add_commands(commands)
