@@ -233,3 +233,34 @@ def test_the_index_bills_the_same_and_knows_where_the_energy_came_from(live: Liv
     assert (stranger.code, "the index has no reading of" in stranger.err) == (66, True)
     missing = desk(*asked, hex_of(HOME), "--database", f"sqlite:///{live.directory}/none.db")
     assert (missing.code, "no history in the database" in missing.err) == (69, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ((), 64, "--prosumer is missing"),
+        (("--prosumer", hex_of(HOME)), 64, "--tariff is missing"),
+        (("--prosumer", "0x12"), 64, "'0x12' is no address"),
+        (("--month", "2026-13"), 64, "'2026-13' is no month such as 2026-10"),
+        (("--from", "2026-02-30"), 64, "'2026-02-30' is no date"),
+        (("--name", "a\nb"), 64, "is not a line of up to 64 characters"),
+        (("--checkpoint", "7"), 64, "'7' is not HEIGHT:HASH"),
+        (("--tariff", "genesis.json", "--month", "2026-10"), 78, "genesis.json: $"),
+        (("--tariff", "none.json", "--month", "2026-10"), 66, "none.json: no such file"),
+        (("--tariff", "tariff.json", "--month", "2999-12"), 64, "the period ends 3000-01-01 00:00 CET, the newest"),
+        (("--tariff", "tariff.json", "--month", "2026-10", "--html", "no/bill.html"), 73, "cannot write it"),
+        (("--tariff", "tariff.json", "--month", "2026-10", "--proof", "no/bill.proof"), 73, "cannot write it"),
+        (("--tariff", "tariff.json", "--month", "2026-10", "--pdf", "b.pdf", "--font", "no.ttf"), 66, "the font"),
+        (("--tariff", "tariff.json", "--month", "2026-10", "--pdf", "b.pdf", "--font", "tariff.json"), 66, "the font"),
+        (("--tariff", "tariff.json", "--month", "2026-10", "--pdf", "b.pdf", "--name", "\u0159"), 64, "--font FILE"),
+        (("verify", "bill.proof"), 64, "--genesis"),
+        (("mark", "--prosumer", hex_of(METER), "--out", "mark.json"), 66, "the chain has no prosumer"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said_in_a_line(
+    live: Live, desk: Desk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, text: str
+) -> None:
+    monkeypatch.chdir(live.directory)
+    is_whole = "--tariff" in arguments
+    result = desk(*arguments, *(("--prosumer", hex_of(HOME)) if is_whole else ()))
+    assert (result.code, text in result.err) == (code, True), result

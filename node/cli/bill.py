@@ -39,6 +39,7 @@ examples:
   ctt bill verify bill.proof --genesis genesis.json --tariff tariff.json
 """
 FILE_BYTES_MAX: Final = 1 << 20  # of a tariff or a mark
+TEXT_CHARS_MAX: Final = 64  # of an account's name or number
 _MONTH: Final = re.compile(r"(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])")
 
 NO_REFUSALS: Final = Refusals({})
@@ -61,8 +62,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="URL",
         help="of ctt index: the readings of long periods, origins and key figures",
     )
-    parser.add_argument("--name", default="", metavar="TEXT", help="the account's name")
-    parser.add_argument("--number", default="", metavar="TEXT", help="the account's number")
+    parser.add_argument("--name", type=_text, default="", metavar="TEXT", help="the account's name")
+    parser.add_argument("--number", type=_text, default="", metavar="TEXT", help="the account's number")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write it as a page")
     parser.add_argument("--pdf", type=Path, metavar="FILE", help="write it as a PDF (needs fpdf2)")
     parser.add_argument("--font", type=Path, metavar="FILE", help="a TrueType font for the PDF")
@@ -290,6 +291,12 @@ def _month(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text[:40]!a} is no month such as 2026-10")
     return int(match["year"]), int(match["month"])
+
+
+def _text(text: str) -> str:
+    if len(text) > TEXT_CHARS_MAX or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text[:40]!a} is not a line of up to {TEXT_CHARS_MAX} characters")
+    return text
 
 
 def _period(options: argparse.Namespace, tariff: Tariff) -> Period:
