@@ -5,7 +5,7 @@ not enter the chain. `Revert` (in `abi`): the transaction is in its block, but i
 Each reason is a class of its own and its text is what JSON-RPC shows, so texts are part of the protocol.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class InvalidTransaction(ValueError):
@@ -88,6 +88,26 @@ class ProofPruned(StatePruned):
             f"state at block {height} cannot be proven: more than {records_max:,} records have changed since; "
             "take a newer block",
         )
+
+
+class StateBuried(StatePruned):
+    """So much has changed since this height that its state takes more memory than there is for it."""
+
+    def __init__(self, *, height: int, records_max: int) -> None:
+        ValueError.__init__(
+            self,
+            f"state at block {height} cannot be read: more than {records_max:,} records have changed since; "
+            "take a newer block",
+        )
+
+
+class StateUnready(Exception):
+    """The state at this height is still to be worked out. `work` does a few ms of that and tells whether it is done;
+    then ask again."""
+
+    def __init__(self, work: Callable[[], bool]) -> None:
+        super().__init__("the state has to be worked out first")
+        self.work = work
 
 
 class BlockPruned(LookupError):

@@ -29,7 +29,7 @@ from ctt_state.block import (
 )
 from ctt_state.crypto import sha256
 from ctt_state.epoch import apply_evidence, begin_block, close_block
-from ctt_state.errors import InvalidBlock, InvalidTransaction, StatePruned
+from ctt_state.errors import InvalidBlock, InvalidTransaction, StateBuried, StatePruned, StateUnready
 from ctt_state.genesis import Genesis, genesis_block, genesis_records, load_genesis
 from ctt_state.modules.call import ChainParameters
 from ctt_state.records import EpochSet, Record, decode_record
@@ -55,6 +55,8 @@ RECORDS_CACHED_MAX: Final = 60_000  # twice that, of about 300 bytes each
 NODES_CACHED_MAX: Final = 70_000  # twice that, of about 500 bytes each
 BLOCKS_CACHED_MAX: Final = 16  # decoded final blocks, for receipts and logs just asked for
 STATES_CACHED_MAX: Final = 8  # past states, each what changed since
+CHANGES_CACHED_MAX: Final = 500_000  # records in all of them, about 250 bytes each
+BLOCKS_AT_ONCE: Final = 2  # whose changes a past state takes in without letting others in between
 
 
 class BlockPlan(NamedTuple):
@@ -415,16 +417,20 @@ class Ledger:
         return None if data is None else decode_record(key, data)
 
     def state(self, height: int) -> Lookup:
-        """The records as block `height` left them. Raises: StatePruned."""
+        """The records as block `height` left them. Raises: StateUnready, StatePruned."""
         if height == self.head.block.header.height:
             return self.lookup
         if not self.oldest_state() <= height < self.head.block.header.height:
             raise StatePruned(height=height, kept=UNDO_BLOCKS)
         past = self._past.pop(height, None) or PastState(self, height)
-        past.catch_up()
+        is_ready = past.catch_up()
         self._past[height] = past
-        while len(self._past) > STATES_CACHED_MAX:
-            self._past.popitem(last=False)
+        while len(self._past) > STATES_CACHED_MAX or sum(map(len, self._past.values())) > CHANGES_CACHED_MAX:
+            oldest, _ = self._past.popitem(last=False)
+            if oldest == height:
+                raise StateBuried(height=height, records_max=CHANGES_CACHED_MAX)
+        if not is_ready:
+            raise StateUnready(past.catch_up)
         return past.lookup
 
     def oldest_state(self) -> Height:
@@ -491,7 +497,7 @@ class Ledger:
 class PastState:
     """The state as an earlier block left it: the value before each change since, over the state of now.
 
-    It is exact only until the next block is published; `catch_up` before each use.
+    It is exact only once `catch_up` is done, and until the next block is published.
     """
 
     def __init__(self, ledger: Ledger, height: int) -> None:
@@ -499,13 +505,25 @@ class PastState:
         self._upto = height
         self._before: dict[bytes, bytes | None] = {}
 
-    def catch_up(self) -> None:
-        """Takes in the blocks since: of a key that changed twice, the earlier value is the one that counts."""
+    def __len__(self) -> int:
+        return len(self._before)
+
+    def catch_up(self) -> bool:
+        """Takes in some of the blocks since; whether no more can be. Of a key that changed twice, the earlier value is
+        the one that counts."""
         store = self._ledger.store
-        while self._upto < store.head.height:
-            self._upto += 1
-            for key, before in _unpack(store.undo(self._upto)):
+        for _ in range(BLOCKS_AT_ONCE):
+            if self._is_done():
+                break
+            for key, before in _unpack(store.undo(self._upto + 1)):
                 self._before.setdefault(key, before)
+            self._upto += 1
+        return self._is_done()
+
+    def _is_done(self) -> bool:
+        """Also when that takes too much memory, or has taken so long that what it needs is pruned."""
+        head = self._ledger.store.head.height
+        return self._upto == head or self._upto < head - UNDO_BLOCKS or len(self) > CHANGES_CACHED_MAX
 
     def lookup(self, key: bytes) -> Record | None:
         if key not in self._before:

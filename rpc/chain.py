@@ -50,7 +50,8 @@ class Chain(Protocol):
     def height_of(self, block_hash: bytes) -> Height | None: ...
     def place_of(self, transaction_hash: bytes) -> Place | None: ...
     def state(self, height: int) -> Lookup:
-        """The records as block `height` left them. Raises: StatePruned."""
+        """The records as block `height` left them. Raises: StateUnready, upon which a method is run again once it is
+        worked out; StatePruned."""
 
     def oldest_state(self) -> Height:
         """The lowest height at which `state` answers."""

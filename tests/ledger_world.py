@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ctt_state.block import FinalBlock, Header
 from ctt_state.crypto import address_of, sign_compact
+from ctt_state.errors import StateUnready
 from ctt_state.genesis import development_key
 from ctt_state.modules.ctt import CTT
 from ctt_state.preload import preload_key
@@ -15,6 +16,7 @@ from ctt_state.records import Account, Record, decode_record
 from ctt_state.transaction import Signed, decode_transaction, recover_sender, sign_transaction
 from ctt_state.units import Address, Ms, hex_of
 from ctt_state.validators import epoch_of
+from ctt_state.view import Lookup
 from ctt_state.votes import Certificate, Kind, Statement
 from node.ledger import BlockPlan, Ledger, create_ledger
 from node.unfinal import Executed
@@ -132,3 +134,13 @@ def account(ledger: Ledger, address: Address) -> Account:
     found = ledger.lookup(Account.key(address))
     assert isinstance(found, Account)
     return found
+
+
+def state_of(ledger: Ledger, height: int) -> Lookup:
+    """The state as the door gets it, however much has to be worked out."""
+    while True:
+        try:
+            return ledger.state(height)
+        except StateUnready as state:
+            while not state.work():
+                pass

@@ -10,7 +10,7 @@ import pytest
 
 from ctt_state.block import Header, evidence_root
 from ctt_state.crypto import public_key
-from ctt_state.errors import InvalidBlock, NonceTooLow, StatePruned
+from ctt_state.errors import InvalidBlock, NonceTooLow, StateBuried, StatePruned, StateUnready
 from ctt_state.genesis import development_key
 from ctt_state.records import Account, Barred, EpochSet, Record, Token
 from ctt_state.transaction import Signed
@@ -18,7 +18,7 @@ from ctt_state.units import Gas, Hash, Ms, TokenId
 from ctt_state.votes import Evidence, Kind, Statement, sign_vote
 from node import ledger as ledger_module
 from node import store as store_module
-from node.ledger import Ledger, WrongField, decode_transactions
+from node.ledger import BLOCKS_AT_ONCE, Ledger, WrongField, decode_transactions
 from node.store import StorageMissing
 from node.unfinal import Executed
 from tests.ledger_world import (
@@ -39,6 +39,7 @@ from tests.ledger_world import (
     records_of,
     sign,
     sign_call,
+    state_of,
 )
 
 PRICE_WEI: Final = 10**16  # of an empty token
@@ -407,7 +408,7 @@ def check_states(ledger: Ledger, states: list[dict[bytes, Record]], heights: Seq
     """Every record that ever was reads as it was at that height, absent ones too."""
     keys = set().union(*states)
     for height in heights:
-        lookup = ledger.state(height)
+        lookup = state_of(ledger, height)
         assert {key: record for key in keys if (record := lookup(key)) is not None} == states[height]
 
 
@@ -440,6 +441,46 @@ def test_states_below_the_kept_ones_are_pruned(ledger: Ledger, monkeypatch: pyte
             StatePruned, match=f"state at block {height} is pruned: this node keeps the last 3"
         ):
             ledger.state(height)
+
+
+def test_a_state_far_back_is_worked_out_in_pieces(ledger: Ledger) -> None:
+    states = make_history(ledger, 12)
+    with pytest.raises(StateUnready) as raised:
+        ledger.state(1)
+    steps = 1
+    while not raised.value.work():
+        steps += 1
+    assert steps == -(-11 // BLOCKS_AT_ONCE) - 1
+    assert ledger.state(1)(Account.key(ALICE)) == states[1][Account.key(ALICE)]
+    assert ledger.state(12 - BLOCKS_AT_ONCE) is not None
+
+
+def test_a_state_that_takes_too_much_memory_is_refused(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = make_history(ledger, 12)
+    state_of(ledger, 11)
+    changed = len(ledger._past[11])
+    monkeypatch.setattr(ledger_module, "CHANGES_CACHED_MAX", changed)
+    check_states(ledger, states, [11])
+    with pytest.raises(
+        StateBuried, match=f"state at block 0 cannot be read: more than {changed} records have changed"
+    ):
+        state_of(ledger, 0)
+    check_states(ledger, states, [11])
+
+
+def test_a_state_whose_blocks_are_pruned_while_it_is_worked_out_is_pruned(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_history(ledger, 8)
+    with pytest.raises(StateUnready) as raised:
+        ledger.state(1)
+    for module in (store_module, ledger_module):
+        monkeypatch.setattr(module, "UNDO_BLOCKS", 3)
+    assert raised.value.work()
+    with pytest.raises(StatePruned):
+        ledger.state(1)
 
 
 def test_a_restart_changes_nothing(tmp_path: Path) -> None:

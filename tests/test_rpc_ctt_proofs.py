@@ -33,7 +33,7 @@ from node import proofs as proofs_module
 from node import store as store_module
 from node.ledger import Ledger
 from node.proofs import prove_records
-from tests.ledger_world import ALICE, ALICE_KEY, BOB, OWNERS, document, make_ledger, sign, sign_call
+from tests.ledger_world import ALICE, ALICE_KEY, BOB, OWNERS, document, make_ledger, sign, sign_call, state_of
 from tests.proof_world import EPOCH_BLOCKS, add, change_set, served_ledger
 from tests.rpc_world import RpcClient
 from tests.test_snapshot import load
@@ -167,9 +167,9 @@ async def test_records_and_their_absence_are_proven_at_each_height(node: RpcClie
     for height in range(1, HEAD + 1):
         answer = await node.call("ctt_getProof", list(map(hex_of, KEYS)), hex(height))
         assert answer["finality"]["height"] == height
-        records = [ledger.state(height)(key) for key in KEYS]
+        records = [state_of(ledger, height)(key) for key in KEYS]
         assert check_records(light, answer) == [None if each is None else each.encode() for each in records]
-    assert [ledger.state(height)(KEYS[6]) for height in (3, 4, 12, 13)] == [
+    assert [state_of(ledger, height)(KEYS[6]) for height in (3, 4, 12, 13)] == [
         None,
         Approval(),
         Approval(),
@@ -425,7 +425,7 @@ async def test_a_node_that_began_with_a_snapshot_proves_from_there_on(ledger: Le
     async with served_ledger(loaded) as node:
         for height in (HEAD, HEAD + 1):
             answer = await node.call("ctt_getProof", list(map(hex_of, KEYS)), hex(height))
-            records = [loaded.state(height)(key) for key in KEYS]
+            records = [state_of(loaded, height)(key) for key in KEYS]
             assert check_records(light, answer) == [
                 None if each is None else each.encode() for each in records
             ]
@@ -468,7 +468,7 @@ async def test_the_chain_may_go_on_while_a_proof_is_made(
         add(ledger, [sign(ALICE_KEY, nonce, to=BOB, value=1)])
         nonce += 1
 
-    expected = [ledger.state(3)(key) for key in KEYS]
+    expected = [state_of(ledger, 3)(key) for key in KEYS]
     proofs = await prove_records(ledger.store, 3, KEYS, pause)
     assert nonce > 30
     for key, record, (value, nodes) in zip(KEYS, expected, proofs, strict=True):

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctt_state.errors import NonceTooLow
+from ctt_state.errors import NonceTooLow, StateUnready
 from rpc.discovery import METHODS
 from rpc.door import Caller
 from rpc.errors import ParseError, TryLater
-from rpc.jsonrpc import Dispatcher, EnvelopeLimits, parse_json
+from rpc.jsonrpc import STATE_TRIES, Dispatcher, EnvelopeLimits, parse_json
 from rpc.jsontext import Json, RawJson
 from rpc.methods import Registry, join
 from rpc.params import ANYTHING, BOOL, QUANTITY, Param
@@ -75,6 +75,22 @@ async def add(caller: object, number: int) -> Json:
     """One of what `add_many` does."""
     handed_over.append(1)
     return number
+
+
+pieces: list[str] = []
+
+
+@TABLE.method("recall", Param("pieces", QUANTITY))
+def recall(caller: object, count: int) -> Json:
+    """Needs so many pieces of work before, each time that it is run."""
+
+    def work() -> bool:
+        pieces.append("done")
+        return len(pieces) % 3 == 0
+
+    if len(pieces) < count:
+        raise StateUnready(work)
+    return len(pieces)
 
 
 def check_places(caller: object, count: int) -> None:
@@ -259,6 +275,23 @@ def test_a_notification_runs_and_says_nothing() -> None:
 
 def test_a_method_may_answer_later_and_with_json_text() -> None:
     assert answer(request("wait"))["result"] == "later"
+
+
+def test_a_past_state_is_worked_out_before_the_method_is_run_again() -> None:
+    pieces.clear()
+    assert answer(request("recall", "0x3"))["result"] == 3
+    pieces.clear()
+    assert answer([request("recall", "0x6"), request("echo", 1)])[0]["result"] == 6
+
+
+def test_a_past_state_that_is_never_ready_is_given_up() -> None:
+    pieces.clear()
+    error = answer(request("recall", "0xff"))["error"]
+    assert (error["code"], error["message"]) == (
+        -32005,
+        "overloaded: the states of too many past blocks are asked for",
+    )
+    assert len(pieces) == 3 * STATE_TRIES
 
 
 def test_the_ledgers_refusals_keep_their_words() -> None:

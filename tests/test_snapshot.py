@@ -43,6 +43,7 @@ from tests.ledger_world import (
     make_plan,
     sign,
     sign_call,
+    state_of,
 )
 
 BASE = 17  # its epoch has fixed the next set
@@ -256,7 +257,9 @@ def test_nothing_below_its_base_can_be_read(ledger: Ledger, loaded: Ledger) -> N
     assert loaded.oldest_state() == BASE
     keys = [key for key, _ in ledger.store.state_rows()]
     for height in range(BASE, BASE + 5):
-        assert [loaded.state(height)(key) for key in keys] == [ledger.state(height)(key) for key in keys]
+        assert [state_of(loaded, height)(key) for key in keys] == [
+            state_of(ledger, height)(key) for key in keys
+        ]
 
 
 def test_it_gives_peers_the_blocks_above_its_base(ledger: Ledger, loaded: Ledger) -> None:
