@@ -1,5 +1,6 @@
 """`ctt meter run` and `import`: the command over files, TCP and a serial line, on a real node's chain."""
 
+import asyncio
 import configparser
 import json
 import os
@@ -21,13 +22,16 @@ import pytest
 from eth_account import Account
 
 from apps.demo.street import TREASURER_KEY
+from apps.meter.intake import Meter, Tally
+from apps.meter.outbox import Outbox
 from apps.meter.settings import InvalidSettings, load
+from apps.meter.sources import parse_source, telegrams
 from ctt_state.units import hex_of
 from node.cli.main import build_parser
 from node.keys import create_key, load_account_key
 from tests.cli_world import Ctt
 from tests.live_node import LiveNode, free_port
-from tests.meter_world import DATA, ROOT, Homes, make_registers, make_telegram
+from tests.meter_world import DATA, HOME, ROOT, Homes, make_registers, make_telegram
 from tests.rpc_world import private_key
 
 SECONDS_MAX: Final = 30
@@ -137,7 +141,7 @@ def test_a_file_is_thinned_out_to_slots_and_every_refusal_has_its_reason(
     assert consumed == [89, 90, 20]
 
     again = ctt("run", tmp_path / "gateway.toml")
-    assert again.code == 0 and "4 on the chain, 0 waiting; 205 not passed on" in again.out
+    assert again.code == 0 and "4 on the chain, 0 waiting; 204 not passed on" in again.out
     assert homes.nonce() == 1 + 4
 
 
@@ -284,6 +288,43 @@ def test_a_serial_line_is_read_as_it_comes(node: LiveNode, tmp_path: Path) -> No
         running.stop()
 
 
+def test_a_full_disk_is_said_and_what_was_taken_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    """SQLite's own error for a disk that is full, which the file's greatest size brings about."""
+    tally = Tally()
+    with Outbox(tmp_path / "outbox") as outbox:
+        meter = Meter(outbox, HOME, tally, slot_s=0, behind_s=None)
+        pages = outbox._database.execute("PRAGMA page_count").fetchone()[0]
+        outbox._database.execute(f"PRAGMA max_page_count = {pages + 2}")
+        for number in range(1, 100):
+            meter.registers(make_registers(number * 1_000, number), bytes(2_000), "test")
+        taken = outbox.counts().taken
+        assert "database or disk is full" in tally.full and 0 < taken == tally.accepted < 99
+
+        outbox._database.execute("PRAGMA max_page_count = 100000")
+        meter.registers(make_registers(100_000, 100), b"", "test")
+        assert tally.full == "" and outbox.counts().taken == taken + 1 and not tally.refused
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("serial:/dev/nowhere", "serial:/dev/nowhere: No such file or directory"),
+        ("tcp://127.0.0.1:9", "tcp://127.0.0.1:9: Connect"),
+    ],
+)
+def test_a_source_that_does_not_answer_is_said(tmp_path: Path, source: str, text: str) -> None:
+    async def first() -> str:
+        heard: asyncio.Queue[str] = asyncio.Queue()
+        stream = telegrams(parse_source(source), heard.put_nowait)
+        waiting = asyncio.ensure_future(anext(stream))
+        try:
+            return await heard.get()
+        finally:
+            waiting.cancel()
+
+    assert asyncio.run(first()).startswith(text)
+
+
 # --- settings -------------------------------------------------------------------------------------------------------
 
 MINIMAL: Final = 'key = "k"\noutbox = "o"\n[[meters]]\nprosumer = "0x{0}"\nsource = "p1.txt"\n'.replace(
@@ -363,10 +404,8 @@ def test_a_simulated_neighbourhood_lives_on_where_it_was(node: LiveNode, tmp_pat
         result = ctt("simulate", *flags, "--outbox", tmp_path / f"outbox{number}", "--rpc", node.url)
         assert (result.code, result.err) == (0, "")
         lines = result.out.splitlines()
-        assert lines[0] == "5 homes come to the chain" and len(lines) == 3
-        assert re.fullmatch(
-            r"06:15  5 readings on the chain in \d+\.\d\d s, [\d,]+/s; 0 refused so far", lines[2]
-        )
+        assert lines[0] == "5 homes come to the chain" and lines[2].startswith("06:15  ")
+        assert re.fullmatch(r"end    10 readings on the chain, [\d,]+/s; 0 waiting, 0 refused", lines[3])
 
     create_key(tmp_path / "stranger.key", private_key("stranger"))
     flags = (*flags[:-1], tmp_path / "stranger.key", "--seed", 2, "--outbox", tmp_path / "other")
@@ -392,7 +431,7 @@ def test_the_page_is_run_as_written(node: LiveNode, tmp_path: Path) -> None:
     meter = TcpMeter()
     meter.telegram = telegram_of(datetime.now(UTC), 5_000, 6)
     ctt = (
-        f'ctt() {{ if [ $2 = run ]; then timeout --preserve-status 5 {sys.executable} -m node.cli.main "$@"; '
+        f'ctt() {{ if [ $2 = run ]; then timeout --preserve-status 4 {sys.executable} -m node.cli.main "$@"; '
         f'else {sys.executable} -m node.cli.main "$@" --rpc {node.url}; fi; }}'
     )
     found = []
@@ -415,7 +454,9 @@ def test_the_page_is_run_as_written(node: LiveNode, tmp_path: Path) -> None:
         found.append((homes.last_reading()[1:], ran.stdout))
     meter.close()
     assert [registers for registers, _ in found] == [(5_000, 6), (210, 0), (0, 0)]
-    assert "5.000 kWh in, 0.006 kWh out at" in found[0][1] and "20 readings on the chain" in found[2][1]
+    assert (
+        "5.000 kWh in, 0.006 kWh out at" in found[0][1] and "end    80 readings on the chain" in found[2][1]
+    )
 
 
 def test_the_pages_tables_are_settings(tmp_path: Path) -> None:

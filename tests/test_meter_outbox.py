@@ -101,6 +101,11 @@ def test_one_process_at_a_time(outbox: Outbox, tmp_path: Path) -> None:
     Outbox(tmp_path / "outbox").close()
 
 
+def test_only_its_owner_reads_it(outbox: Outbox, tmp_path: Path) -> None:
+    outbox.take([make_taken(1)])
+    assert {path.stat().st_mode & 0o077 for path in tmp_path.glob("outbox*") if path.suffix != ".lock"} == {0}
+
+
 def test_it_is_of_one_chain_and_one_key(outbox: Outbox) -> None:
     outbox.bind(chain="4242", meter="0x11")
     outbox.bind(chain="4242", meter="0x11")
@@ -157,7 +162,7 @@ while True:
 
 def test_what_was_said_to_be_taken_survives_kill_9(tmp_path: Path) -> None:
     promised = 0
-    for _ in range(3):
+    for _ in range(2):
         taker = subprocess.Popen(
             [sys.executable, "-c", TAKER, str(tmp_path / "outbox")], stdout=subprocess.PIPE, cwd=ROOT
         )

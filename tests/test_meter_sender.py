@@ -154,6 +154,27 @@ def test_a_node_that_is_behind_is_waited_for(node: LiveNode, outbox: Outbox) -> 
         asyncio.run(step())
 
 
+def test_a_receipt_that_another_node_has_not_yet_is_no_reason_to_sign_anew(
+    node: LiveNode, outbox: Outbox
+) -> None:
+    """Two nodes behind one address: the one counts a transaction that the other has not heard of."""
+    homes = Homes(node, "two nodes").onboard()
+    fill(outbox, homes, 5)
+
+    async def run() -> None:
+        async with Client(node.url) as client:
+            sender = make_sender(client, outbox, homes)
+            sender._send = lambda pending: asyncio.sleep(0)  # type: ignore[method-assign]
+            await sender.step()
+            with pytest.raises(NotNow, match="the node is behind what another one said"):
+                await sender._settle(outbox.pending())
+
+    asyncio.run(run())
+    assert len(outbox.pending()) == 1
+    send(outbox, homes)
+    assert outbox.counts() == (1, 0, 1, 0) and homes.nonce() == 2
+
+
 # --- back-pressure --------------------------------------------------------------------------------------------------
 
 

@@ -4,17 +4,19 @@ import asyncio
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from apps.meter import metrics, mqtt
 from apps.meter.intake import Meter, Tally
 from apps.meter.outbox import Counts, Outbox, OutboxFailed
+from apps.meter.reading import format_time
 from apps.meter.sender import Sender
 from apps.meter.settings import Settings
 from apps.meter.sources import Source, telegrams
 
-STATUS_S: Final = 10.0
+STATUS_S_MIN, STATUS_S_MAX = 1.0, 60.0
 POLL_S: Final = 0.2
 METRICS_S_MAX: Final = 5.0
 
@@ -27,7 +29,7 @@ class Gateway:
     ) -> None:
         self._settings, self._outbox, self._sender, self._tell = settings, outbox, sender, tell
         self._tally = Tally()
-        self._broker_trouble = ""
+        self._troubles: dict[str, str] = {}  # by source
         self._meters = [self._make_meter(number) for number in range(len(settings.meters))]
 
     def _make_meter(self, number: int) -> Meter:
@@ -75,14 +77,16 @@ class Gateway:
                 else:
                     group.create_task(self._read_stream(meter, each.source))
             if self._settings.broker is not None and listeners:
-                group.create_task(mqtt.listen(self._settings.broker, listeners, self._on_broker))
+                group.create_task(
+                    mqtt.listen(self._settings.broker, listeners, partial(self._on_state, "mqtt"))
+                )
 
     async def _read_stream(self, meter: Meter, source: Source) -> None:
-        async for telegram in telegrams(source):
+        async for telegram in telegrams(source, partial(self._on_state, str(source))):
             meter.telegram(telegram, str(source))
 
-    def _on_broker(self, trouble: str) -> None:
-        self._broker_trouble = trouble
+    def _on_state(self, source: str, trouble: str) -> None:
+        self._troubles[source] = trouble
 
     def _flush(self) -> None:
         try:
@@ -106,12 +110,14 @@ class Gateway:
         return metrics.State(self._tally, self._outbox.counts(), self._sender.health)
 
     async def _tell_often(self) -> None:
-        shown = ""
+        """Soon after the beginning, and then no more often than is read."""
+        shown, pause_s = "", STATUS_S_MIN
         while True:
             if (line := self.status()) != shown:
                 self._tell(line)
                 shown = line
-            await asyncio.sleep(STATUS_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, STATUS_S_MAX)
 
     def status(self) -> str:
         """Where the registers stand, what waits, what was refused, and what is wrong."""
@@ -125,16 +131,15 @@ class Gateway:
             parts.append(f"{counts.refused} refused by the chain, the last: {reason}")
         if tally.full:
             parts.append(f"TAKES NOTHING MORE: {tally.full}")
-        parts += filter(None, (self._broker_trouble, self._sender.health.trouble))
+        parts += filter(None, (*self._troubles.values(), self._sender.health.trouble))
         return "; ".join(parts)
 
 
 def _registers(tally: Tally) -> str:
     if tally.last is None:
         return "no reading yet"
-    moment = datetime.fromtimestamp(tally.last.time_ms / 1_000, UTC)
     figures = (f"{wh // 1_000}.{wh % 1_000:03d} kWh" for wh in (tally.last.import_wh, tally.last.export_wh))
-    return "{} in, {} out at {:%Y-%m-%d %H:%M:%S} UTC".format(*figures, moment)
+    return "{} in, {} out at {}".format(*figures, format_time(tally.last.time_ms))
 
 
 def _counts(counts: Counts) -> str:

@@ -64,8 +64,10 @@ class Meter:
             self.registers(Registers(time_ms, telegram.import_wh, telegram.export_wh), raw, source)
 
     def registers(self, registers: Registers, raw: bytes, source: str) -> None:
-        """Takes them, or counts why not."""
+        """Takes them, or counts why not. The same again is nothing new."""
         tally, now = self._tally, now_ms()
+        if registers == self._last:
+            return
         try:
             behind_ms_max = now if self._behind_s is None else self._behind_s * 1_000
             check_clock(registers.time_ms, now, ahead_ms_max=AHEAD_MS_MAX, behind_ms_max=behind_ms_max)

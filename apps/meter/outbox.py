@@ -98,6 +98,7 @@ class Outbox:
         self._lock = _lock(path)
         try:
             with _failures(path):
+                path.touch(0o600)  # what a home uses is nobody else's business
                 self._database = sqlite3.connect(path, isolation_level=None)
                 self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute("PRAGMA synchronous = FULL")
@@ -261,7 +262,7 @@ def _failures(path: Path) -> Iterator[None]:
         yield
     except sqlite3.IntegrityError:
         raise
-    except sqlite3.Error as fault:
+    except (sqlite3.Error, OSError) as fault:
         raise OutboxFailed(f"{path}: {fault}") from None
 
 

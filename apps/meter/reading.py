@@ -5,6 +5,7 @@ Registers are cumulative, so a reading that is refused loses no energy: the next
 
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from decimal import ROUND_FLOOR, Decimal
 from typing import Final, NamedTuple
 
@@ -86,7 +87,7 @@ def check_follows(last: Registers | None, now: Registers) -> None:
     if last is None:
         return
     if now.time_ms <= last.time_ms:
-        raise NotNewer(f"a reading of {now.time_ms} ms after one of {last.time_ms} ms")
+        raise NotNewer(f"a reading of {format_time(now.time_ms)} after one of {format_time(last.time_ms)}")
     for name, before, after in (
         ("import", last.import_wh, now.import_wh),
         ("export", last.export_wh, now.export_wh),
@@ -104,3 +105,7 @@ def check_clock(time_ms: Ms, now_ms: Ms, *, ahead_ms_max: int, behind_ms_max: in
     else:
         return
     raise ImplausibleClock(f"the meter's clock is {off_ms // 1_000} s {how} ours; {most_s} s are allowed")
+
+
+def format_time(time_ms: int) -> str:
+    return f"{datetime.fromtimestamp(time_ms / 1_000, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -27,6 +27,9 @@ from ctt_state.units import Hash, hex_of
 
 REPORT: Final = CTT.named("report(address,uint64,uint256,uint256)")
 REPORT_BATCH: Final = CTT.named("reportBatch((address,uint64,uint256,uint256)[])")
+REJECTED: Final = next(
+    hex_of(topic) for topic, event in CTT.events.items() if event.name == "ReadingRejected"
+)
 REPORT_GAS: Final = 4_000_000  # of 256 tokens that it charges and as many that it drains
 BATCH_GAS: Final = 200_000
 READING_GAS: Final = 60_000  # in a batch; one that needs more in the mean is cut in two
@@ -60,7 +63,7 @@ class NotNow(Exception):
 
 @dataclass(frozen=True)
 class Batching:
-    """How a concentrator puts readings together: so many, or what came in so long. None: each is a `report`."""
+    """How a concentrator puts readings together: so many at most, or what came in so long."""
 
     readings_max: int = 250
     wait_s: float = 2.0
@@ -77,7 +80,8 @@ class Health:
 
 
 class Sender:
-    """`explain` puts the bytes of a refusal into words."""
+    """`explain` puts a refusal's bytes into words, or gives the text behind them. Without `batching` each reading is a
+    `report`; `window` transactions are under way at once."""
 
     def __init__(
         self,
@@ -190,12 +194,18 @@ class Sender:
             await self._settle_some(used[start : start + RECEIPTS_A_REQUEST])
 
     async def _settle_some(self, used: Sequence[Signed]) -> None:
-        receipts = await self._client.batch(
-            [("eth_getTransactionReceipt", [hex_of(each.hash)]) for each in used]
+        # The count first, and from the node that is asked for receipts: what it counts it has a receipt of.
+        count = ("eth_getTransactionCount", [hex_of(self.address), "latest"])
+        used_there, *receipts = await self._client.batch(
+            [count, *(("eth_getTransactionReceipt", [hex_of(each.hash)]) for each in used)]
         )
+        if isinstance(used_there, RpcError):
+            raise used_there
         for transaction, receipt in zip(used, receipts, strict=True):
             if isinstance(receipt, RpcError):
                 raise receipt
+            if receipt is None and transaction.nonce >= int(used_there, 16):
+                raise NotNow("the node is behind what another one said")
             if receipt is None:
                 self._sign_anew(transaction, [self._outbox.of(transaction)])
             elif receipt["status"] == "0x1":
@@ -208,11 +218,10 @@ class Sender:
 
     def _rejected(self, transaction: Signed, receipt: dict[str, Any]) -> list[tuple[int, str]]:
         """Readings of a batch that stand alone in being refused."""
-        events = [decode_log(CTT, log) for log in receipt["logs"]]
+        rejections = [decode_log(CTT, log) for log in receipt["logs"] if log["topics"][0] == REJECTED]
         return [
             (transaction.first + event[1]["index"], self._explain(hex_of(event[1]["reason"]), "refused"))
-            for event in events
-            if event is not None and event[0] == "ReadingRejected"
+            for event in filter(None, rejections)
         ]
 
     async def _settle_reverted(self, transaction: Signed, receipt: dict[str, Any]) -> None:
@@ -304,7 +313,7 @@ class Sender:
 
 def _call(rows: Sequence[Row], *, is_batch: bool) -> tuple[Function, *tuple[Any, ...]]:
     readings = [(row.prosumer, *row.registers) for row in rows]
-    return (REPORT_BATCH, tuple(readings)) if is_batch else (REPORT, *readings[0])
+    return (REPORT_BATCH, tuple(readings)) if is_batch or len(rows) > 1 else (REPORT, *readings[0])
 
 
 def _requests(due: Sequence[Signed]) -> Iterable[list[Signed]]:

@@ -25,6 +25,7 @@ CALLS_A_REQUEST: Final = 50
 TRANSACTIONS_AT_ONCE: Final = 1_000
 SUN: Final = 1  # the source that is certified
 SETTLED_POLL_S: Final = 0.05
+QUARTERS_AHEAD: Final = 8
 
 
 class Neighbourhood:
@@ -131,28 +132,33 @@ async def play(
     pace_s: float,
     tell: Callable[[str], None],
 ) -> None:
-    """So many quarter hours from 06:00 on, one each `pace_s` or as soon as the last one is on the chain. Raises:
-    OutboxFailed, OutboxMismatch in a group."""
+    """So many quarter hours from 06:00 on, one each `pace_s`, until all is on the chain; no more than QUARTERS_AHEAD of
+    them wait. Raises, in a group: OutboxFailed, OutboxMismatch."""
+    begun, before = time.monotonic(), outbox.counts().final
     async with asyncio.TaskGroup() as group:
         sending = group.create_task(sender.run())
         for quarter in range(24, 24 + quarters):
-            begun = time.monotonic()
-            readings = homes.live(quarter)
-            outbox.take(readings)
+            outbox.take(readings := homes.live(quarter))
             sender.wake()
-            while outbox.counts().waiting:
-                await asyncio.sleep(SETTLED_POLL_S)
-            took_s = time.monotonic() - begun
-            clock, rate = (
-                f"{quarter // 4 % 24:02d}:{quarter % 4 * 15:02d}",
-                f"{len(readings) / took_s:,.0f}/s",
-            )
-            refused = outbox.counts().refused
+            await asyncio.sleep(pace_s)
+            await _until_waiting(outbox, len(readings) * QUARTERS_AHEAD)
             tell(
-                f"{clock}  {len(readings)} readings on the chain in {took_s:.2f} s, {rate}; {refused} refused so far"
+                f"{quarter // 4 % 24:02d}:{quarter % 4 * 15:02d}  {_told(outbox, before, time.monotonic() - begun)}"
             )
-            await asyncio.sleep(max(0.0, pace_s - took_s))
+        await _until_waiting(outbox, 0)
+        tell(f"end    {_told(outbox, before, time.monotonic() - begun)}")
         sending.cancel()
+
+
+async def _until_waiting(outbox: Outbox, readings_max: int) -> None:
+    while outbox.counts().waiting > readings_max:
+        await asyncio.sleep(SETTLED_POLL_S)
+
+
+def _told(outbox: Outbox, before: int, took_s: float) -> str:
+    counts = outbox.counts()
+    final = counts.final - before
+    return f"{final} readings on the chain, {final / took_s:,.0f}/s; {counts.waiting} waiting, {counts.refused} refused"
 
 
 def make_sender(client: Client, outbox: Outbox, key: bytes, explain: Callable[[str, str], str]) -> Sender:

@@ -8,8 +8,7 @@ import asyncio
 import os
 import random
 import termios
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -57,17 +56,24 @@ def parse_source(text: str) -> Source:
     return Source("file", text)
 
 
-async def telegrams(source: Source) -> AsyncIterator[bytes]:
-    """What stands between a `/` and a `!`, forever; of a file until its end. Raises: OSError for a file."""
+async def telegrams(source: Source, on_state: Callable[[str], None]) -> AsyncIterator[bytes]:
+    """What stands between a `/` and a `!`, forever; of a file until its end. `on_state` hears why nothing comes, and ""
+    when something does. Raises: OSError for a file."""
     if source.kind == "file":
         framer = Framer()
         for telegram in framer.feed(await asyncio.to_thread(Path(source.place).read_bytes)):
             yield telegram
         return
     while True:
-        with suppress(OSError, TimeoutError):
+        try:
             async for telegram in _connected(source):
+                on_state("")
                 yield telegram
+            on_state(f"{source} broke off")
+        except TimeoutError:
+            on_state(f"{source} has been silent for {SILENCE_S_MAX:g} s")
+        except OSError as fault:
+            on_state(f"{source}: {fault.strerror or fault}")
         await asyncio.sleep(random.uniform(*RECONNECT_S))
 
 

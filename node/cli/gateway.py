@@ -18,7 +18,7 @@ from apps.meter.outbox import Outbox, OutboxFailed, OutboxInUse, OutboxMismatch,
 from apps.meter.reading import ReadingRefused, Registers
 from ctt_state.modules.ctt import CTT
 from ctt_state.units import Address, Ms
-from node.cli.onboarding import REFUSALS
+from node.cli.onboarding import REFUSALS, format_time
 from node.cli.options import address, port, positive_int, seconds
 from node.cli.transact import RPC_URL, rpc_url
 from node.exits import Exit, Failure
@@ -140,7 +140,7 @@ def _import(options: argparse.Namespace) -> int:
                 _tell(f"{outbox.counts().waiting} wait: {sender.health.trouble}")
             await sending
         for row, reason in reversed(outbox.refusals(outbox.counts().refused)):
-            _tell(f"refused: the reading of {row.registers.time_ms} ms: {reason}")
+            _tell(f"refused: the reading of {format_time(row.registers.time_ms)}: {reason}")
         counts = outbox.counts()
         _tell(f"{counts.final} readings are on the chain, {counts.refused} were refused by it")
 
