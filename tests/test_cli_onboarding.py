@@ -97,6 +97,7 @@ def test_each_step_says_who_does_the_next(desk: Desk) -> None:
     assert "import 12.500 kWh, export 0.000 kWh: taken" in desk.done(*report)
     shown = desk.done("prosumer", "show", "home")
     assert "last reading import 12.500 kWh, export 0.000 kWh, 20" in shown
+    assert "\ncovered      0.000 kWh by tokens\n" in shown
     assert shown.endswith("next         nothing: its readings count\n")
     assert "the register stood at 12.500 kWh and cannot go back to 12.499 kWh" in desk.refused(
         "meter", "report", "home", "12.499", "0", "--key", "new-meter"

@@ -1,15 +1,18 @@
 """`ctt token` at a real node: bought empty, offered, bought with their energy, withdrawn and handed on."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from ctt_state.crypto import address_of
 from ctt_state.modules.ctt import CTT
+from ctt_state.origin import from_parts
 from ctt_state.units import hex_of
+from node.cli.options import format_origin
 from node.cli.token import REFUSALS
 from node.keys import create_key
+from rpc.figures import origin
 from tests.cli_world import Ctt, Desk
 from tests.ledger_world import ALICE_KEY, BOB, OWNER_KEYS, OWNERS, document
 from tests.live_node import LiveNode
@@ -31,6 +34,19 @@ def shop(capsys: pytest.CaptureFixture[str], node: LiveNode) -> Desk:
     return Desk(Ctt(capsys, "token", one_line=True), node)
 
 
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ((0,) * 6, ""),
+        ((1_000, 5_500, 0, 0, 0, 1), " (1.000 kWh unknown, 5.500 kWh solar, 0.001 kWh other)"),
+    ],
+)
+def test_an_origin_names_what_there_is(parts: tuple[int, ...], words: str) -> None:
+    shown: Any = origin("origin", from_parts(parts), sum(parts))["origin"]
+
+    assert format_origin(shown) == words
+
+
 def test_empty_tokens_are_bought(shop: Desk) -> None:
     foretold = shop.told("buy", "--empty", 2, "--dry-run", key="alice")
     assert (foretold["dryRun"], foretold["costWei"]) == (True, str(2 * 10**16))
@@ -47,6 +63,8 @@ def test_a_token_is_offered_and_bought_with_its_energy(shop: Desk) -> None:
     assert "token 1 with" in shop.done("sell", 1, "0.02", "0.10", key="owner")
     shown = shop.done("show", 1)
     whole = 2 * 10**16 + energy_wh * 10**14
+    held = shop.told("show", 1)["energy"]
+    assert f"holds {held} ({held} unknown), " in shown
     assert f"token 1 of {OWNER}" in shown and "on sale for " in shown and "0.1 per kWh" in shown
     assert "yes" in shop.done("show", OWNER)
 

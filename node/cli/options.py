@@ -121,6 +121,16 @@ def kwh(text: str) -> Wh:
     return Wh(int(match["units"] + (match["decimals"] or "").ljust(3, "0")))
 
 
+def format_origin(origin: dict[str, str]) -> str:
+    """An origin in words, as in ` (6.000 kWh solar, 1.000 kWh unknown)`; nothing where there is no energy."""
+    parts = [
+        f"{origin[source]} {source if number else 'unknown'}"
+        for number, source in enumerate(SOURCES)
+        if origin[f"{source}Wh"] != "0"
+    ]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
 def format_kwh(wh: int) -> str:
     """The same back, with its unit."""
     return f"{format_energy(wh)} kWh"

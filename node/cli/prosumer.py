@@ -12,7 +12,7 @@ from apps.client import Client
 from ctt_state.modules.ctt import CTT
 from ctt_state.units import hex_of
 from node.cli.onboarding import REFUSALS, find, format_time, next_step
-from node.cli.options import address
+from node.cli.options import address, format_origin
 from node.cli.transact import add_command, add_key, bounded, transact
 from node.exits import Exit, Failure
 from node.keys import load_key
@@ -70,6 +70,7 @@ def _show(home: dict[str, Any], step: str) -> None:
         "energy": f"{home['stored']} stored, room for {home['spare']}",
         "produced": f"{home['everProduced']}, of it {home['everFedToGrid']} fed to the grid",
         "consumed": f"{home['everConsumed']}, of it {home['everBilled']} billed by the operator",
+        "covered": f"{home['everCovered']} by tokens{format_origin(home['retired'])}",
         "next": step or "nothing: its readings count",
     }
     for name, text in rows.items():

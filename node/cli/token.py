@@ -15,7 +15,7 @@ from ctt_state.modules import MODULES
 from ctt_state.modules.ctt import CTT
 from ctt_state.units import UINT64_MAX, Address, Wei, hex_of
 from node.cli.book import columns, kwh_of, price_of, print_table
-from node.cli.options import address, format_amount, money, positive_int, price_per_kwh
+from node.cli.options import address, format_amount, format_origin, money, positive_int, price_per_kwh
 from node.cli.transact import Foretold, Refusals, add_command, add_dealing, bounded, deal, plain, show
 from node.exits import Exit, Failure
 from node.keys import load_key
@@ -125,7 +125,7 @@ def _describe(token: dict[str, Any]) -> Sequence[str]:
     offer = f"on sale for {token['sellingPrice']}" if token["onSale"] else "not on sale"
     return (
         f"token {token['tokenId']} of {token['owner']}",
-        f"holds {token['energy']}, {token['chargePercent']} % of what it can",
+        f"holds {token['energy']}{format_origin(token['origin'])}, {token['chargePercent']} % of what it can",
         f"{offer}: {token['tokenPrice']} for the token, {token['energyPrice']} for its energy",
     )
 
