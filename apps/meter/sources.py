@@ -9,13 +9,12 @@ import os
 import random
 import termios
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from apps.meter.dsmr import Framer
 
-READ_BYTES: Final = 4_096
+READ_BYTES: Final = 16_384
 SILENCE_S_MAX: Final = 60.0  # a meter speaks every ten seconds at least
 RECONNECT_S: Final = (1.0, 5.0)
 BAUD: Final = {115_200: termios.B115200, 9_600: termios.B9600}
@@ -61,8 +60,10 @@ async def telegrams(source: Source, on_state: Callable[[str], None]) -> AsyncIte
     when something does. Raises: OSError for a file."""
     if source.kind == "file":
         framer = Framer()
-        for telegram in framer.feed(await asyncio.to_thread(Path(source.place).read_bytes)):
-            yield telegram
+        with await asyncio.to_thread(open, source.place, "rb") as file:
+            while data := await asyncio.to_thread(file.read, READ_BYTES):
+                for telegram in framer.feed(data):
+                    yield telegram
         return
     while True:
         try:
