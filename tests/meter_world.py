@@ -36,34 +36,24 @@ def make_taken(number: int, prosumer: Address = HOME, raw: bytes = b"raw") -> Ta
 
 
 class Homes:
-    """Prosumers behind one meter or concentrator, confirmed by it."""
+    """Prosumers behind one meter or concentrator. The same again for a name."""
 
-    def __init__(self, node: LiveNode, name: str, count: int = 1) -> None:
+    def __init__(
+        self,
+        node: LiveNode,
+        name: str,
+        count: int = 1,
+        *,
+        concentrator: bool = False,
+        max_power: int = 0,
+        confirm: bool = True,
+    ) -> None:
         self.node = node
         self.meter_key = private_key(f"{name} meter")
         self.meter = address_of(self.meter_key)
-        self._keys = [private_key(f"{name} {number}") for number in range(count)]
-        self.prosumers = [address_of(key) for key in self._keys]
-
-    def onboard(self, *, concentrator: bool = False, max_power: int = 0, confirm: bool = True) -> "Homes":
-        asyncio.run(self._onboard(concentrator, max_power, confirm))
-        return self
-
-    async def _onboard(self, concentrator: bool, max_power: int, confirm: bool) -> None:
-        async with Client(self.node.url) as client:
-            chain_id = int(await client.call("eth_chainId"), 16)
-            operator, meter = (Wallet(client, key, chain_id) for key in (TREASURER_KEY, self.meter_key))
-            certify = "certifyMeter(address,uint8,uint64,bool)"
-            last = await operator.send(CTT, certify, self.meter, 1, max_power, concentrator)
-            await client.receipt(last)
-            for key in self._keys:
-                last = await Wallet(client, key, chain_id).send(CTT, "register(address)", self.meter)
-            if confirm:
-                await client.receipt(last)
-                for prosumer in self.prosumers:
-                    last = await meter.send(CTT, "confirm(address)", prosumer)
-            receipt = await client.receipt(last)
-            assert receipt["status"] == "0x1"
+        self.keys = [private_key(f"{name} {number}") for number in range(count)]
+        self.prosumers = [address_of(key) for key in self.keys]
+        self.concentrator, self.max_power, self.confirm = concentrator, max_power, confirm
 
     def last_reading(self, number: int = 0) -> Registers:
         function = CTT.named("lastReading(address)")
@@ -82,3 +72,41 @@ class Homes:
 
     def nonce(self) -> int:
         return int(self.node.call("eth_getTransactionCount", hex_of(self.meter), "latest"), 16)
+
+
+def onboard(*all_homes: Homes) -> None:
+    """Certifies their meters, registers them and lets those confirm that are to: three blocks for all of them."""
+    asyncio.run(_onboard(all_homes))
+
+
+async def _onboard(all_homes: Sequence[Homes]) -> None:
+    async with Client(all_homes[0].node.url) as client:
+        chain_id = int(await client.call("eth_chainId"), 16)
+        operator = Wallet(client, TREASURER_KEY, chain_id)
+        certify = "certifyMeter(address,uint8,uint64,bool)"
+        sent = [
+            await operator.send(CTT, certify, each.meter, 1, each.max_power, each.concentrator)
+            for each in all_homes
+        ]
+        await _settle(client, sent)
+        await _settle(
+            client,
+            [
+                await Wallet(client, key, chain_id).send(CTT, "register(address)", each.meter)
+                for each in all_homes
+                for key in each.keys
+            ],
+        )
+        meters = [(Wallet(client, each.meter_key, chain_id), each) for each in all_homes if each.confirm]
+        confirmed = [
+            await meter.send(CTT, "confirm(address)", prosumer)
+            for meter, each in meters
+            for prosumer in each.prosumers
+        ]
+        await _settle(client, confirmed)
+
+
+async def _settle(client: Client, sent: Sequence[str]) -> None:
+    for each in sent:
+        receipt = await client.receipt(each)
+        assert receipt["status"] == "0x1"

@@ -31,16 +31,26 @@ from node.cli.main import build_parser
 from node.keys import create_key, load_account_key
 from tests.cli_world import Ctt
 from tests.live_node import LiveNode, free_port
-from tests.meter_world import DATA, HOME, ROOT, Homes, make_registers, make_telegram
+from tests.meter_world import DATA, HOME, ROOT, Homes, make_registers, make_telegram, onboard
 from tests.rpc_world import private_key
 
 SECONDS_MAX: Final = 30
 PASSWORD: Final = "correct horse"
+PAGE_SECTIONS: Final = 3  # of docs/METER.md that have commands
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
     with LiveNode(tmp_path_factory.mktemp("gateway") / "node") as node:
+        onboard(
+            Homes(node, "file", max_power=20_000),
+            Homes(node, "keystore"),
+            Homes(node, "green"),
+            Homes(node, "csv"),
+            Homes(node, "tcp"),
+            Homes(node, "serial"),
+            *(Homes(node, f"page {number}") for number in range(PAGE_SECTIONS)),
+        )
         yield node
 
 
@@ -115,7 +125,7 @@ def telegram_of(moment: datetime, import_wh: int, export_wh: int = 0) -> bytes:
 def test_a_file_is_thinned_out_to_slots_and_every_refusal_has_its_reason(
     node: LiveNode, tmp_path: Path, ctt: Ctt
 ) -> None:
-    homes = Homes(node, "file").onboard(max_power=20_000)
+    homes = Homes(node, "file")
     start = datetime(2026, 3, 1, 10, 0, 5, tzinfo=UTC).timestamp()
 
     def at(seconds: int, wh: int) -> bytes:
@@ -147,7 +157,7 @@ def test_a_file_is_thinned_out_to_slots_and_every_refusal_has_its_reason(
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the telegrams of ../shared/data are not here")
 def test_a_keystore_is_as_good_as_a_key(node: LiveNode, tmp_path: Path, ctt: Ctt) -> None:
-    homes = Homes(node, "keystore").onboard()
+    homes = Homes(node, "keystore")
     keystore = Account.encrypt(homes.meter_key, PASSWORD, kdf="pbkdf2", iterations=1_000)
     for name, text in (("meter.key", json.dumps(keystore)), ("secret", PASSWORD + "\n")):
         (tmp_path / name).write_text(text)
@@ -170,7 +180,7 @@ def test_a_keystore_is_as_good_as_a_key(node: LiveNode, tmp_path: Path, ctt: Ctt
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the files of ../shared/data are not here")
 def test_days_of_green_button_are_imported_once(node: LiveNode, tmp_path: Path, ctt: Ctt) -> None:
-    homes = Homes(node, "green").onboard()
+    homes = Homes(node, "green")
     create_key(tmp_path / "meter.key", homes.meter_key)
     days = sorted((DATA / "greenbutton").glob("day_*.xml"))
     more = ("--key", tmp_path / "meter.key", "--outbox", tmp_path / "outbox", "--rpc", node.url)
@@ -189,7 +199,7 @@ def test_days_of_green_button_are_imported_once(node: LiveNode, tmp_path: Path, 
 def test_an_import_that_cannot_be_is_refused_before_anything_is_taken(
     node: LiveNode, tmp_path: Path, ctt: Ctt
 ) -> None:
-    homes = Homes(node, "csv").onboard()
+    homes = Homes(node, "csv")
     create_key(tmp_path / "meter.key", homes.meter_key)
     (tmp_path / "a.csv").write_text("DATE,START TIME,END TIME,USAGE (kWh)\n2026-03-29,00:00,00:15,0.1\n")
     arguments = (
@@ -249,7 +259,7 @@ class TcpMeter:
 
 
 def test_a_live_meter_is_read_over_tcp_and_metrics_tell_of_it(node: LiveNode, tmp_path: Path) -> None:
-    homes = Homes(node, "tcp").onboard()
+    homes = Homes(node, "tcp")
     meter, port = TcpMeter(), free_port()
     settings = write_settings(tmp_path, homes, f'source = "{meter.url}"', more="every = 0")
     meter.telegram = telegram_of(datetime(2020, 1, 1, tzinfo=UTC), 1)
@@ -271,7 +281,7 @@ def test_a_live_meter_is_read_over_tcp_and_metrics_tell_of_it(node: LiveNode, tm
 
 
 def test_a_serial_line_is_read_as_it_comes(node: LiveNode, tmp_path: Path) -> None:
-    homes = Homes(node, "serial").onboard()
+    homes = Homes(node, "serial")
     meter, line = os.openpty()
     settings = write_settings(tmp_path, homes, f'source = "serial:{os.ttyname(line)}"')
     telegram = telegram_of(datetime.now(UTC), 4_321, 7)
@@ -433,7 +443,7 @@ def test_the_page_is_run_as_written(node: LiveNode, tmp_path: Path) -> None:
     )
     found = []
     for number, block in enumerate(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)):
-        homes = Homes(node, f"page {number}").onboard()
+        homes = Homes(node, f"page {number}")
         directory = tmp_path / str(number)
         directory.mkdir()
         create_key(directory / "meter.key", homes.meter_key)
@@ -450,6 +460,7 @@ def test_the_page_is_run_as_written(node: LiveNode, tmp_path: Path) -> None:
         assert ran.returncode == 0, ran
         found.append((homes.last_reading()[1:], ran.stdout))
     meter.close()
+    assert len(found) == PAGE_SECTIONS
     assert [registers for registers, _ in found] == [(5_000, 6), (210, 0), (0, 0)]
     assert (
         "5.000 kWh in, 0.006 kWh out at" in found[0][1] and "end    80 readings on the chain" in found[2][1]

@@ -26,7 +26,7 @@ from apps.meter.sender import Batching
 from apps.meter.topics import AGE_MS_MAX, Assembler, InvalidTree, read_tree
 from ctt_state.units import Ms
 from tests.live_node import LiveNode, free_port
-from tests.meter_world import DATA, ROOT, Homes, make_registers
+from tests.meter_world import DATA, ROOT, Homes, make_registers, onboard
 from tests.test_meter_gateway import Running, wait_until, write_settings
 from tests.test_meter_sender import send
 from tests.test_rpc_access_tls import AUTHORITY, Maker
@@ -281,7 +281,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
 @needs_broker
 def test_devices_of_several_kinds_are_on_the_chain_by_a_concentrator(node: LiveNode, tmp_path: Path) -> None:
     """Over TLS, with password; a stranger whom the ACL keeps out of the topics says nothing."""
-    homes = Homes(node, "several", 3).onboard(concentrator=True)
+    homes = Homes(node, "several", 3, concentrator=True)
+    onboard(homes)
     with Broker(tmp_path / "broker") as broker:
         own = '[trees.own]\nimport = [{ topic = "{prefix}/in", unit = "Wh" }]\n'
         more = f"every = 0\n[concentrator]\nseconds = 0\n{broker.settings()}{own}"
@@ -365,7 +366,8 @@ def test_real_telegrams_reach_the_chain_through_crashes_of_everything(tmp_path: 
     files = [path for path in sorted((DATA / "dsmr").glob("*.txt")) if "unpadded" not in path.name]
     first = [Framer().feed(path.read_bytes())[0] for path in files]
     with LiveNode(tmp_path / "node") as node, Broker(tmp_path / "broker") as broker:
-        homes = Homes(node, "whole", len(first)).onboard(concentrator=True)
+        homes = Homes(node, "whole", len(first), concentrator=True)
+        onboard(homes)
         meters = [f'telegrams = "p1/{number}"' for number in range(len(first))]
         more = f"every = 0\nclock-behind = {2**32}\n[concentrator]\nseconds = 0\n{broker.settings()}"
         settings = write_settings(tmp_path, homes, *meters, more=more)

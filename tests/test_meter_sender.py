@@ -15,7 +15,7 @@ from apps.meter.sender import Batching, NotNow, Sender
 from ctt_state.units import Hash, Ms, hex_of
 from node.cli.onboarding import REFUSALS
 from tests.live_node import LiveNode
-from tests.meter_world import Homes, make_registers
+from tests.meter_world import Homes, make_registers, onboard
 
 SECONDS_MAX: Final = 30
 
@@ -23,6 +23,16 @@ SECONDS_MAX: Final = 30
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
     with LiveNode(tmp_path_factory.mktemp("sender") / "node") as node:
+        onboard(
+            Homes(node, "plain", max_power=10_000),
+            Homes(node, "crash"),
+            Homes(node, "foreign"),
+            Homes(node, "later", confirm=False),
+            Homes(node, "two nodes"),
+            Homes(node, "busy"),
+            Homes(node, "street", 12, concentrator=True),
+            Homes(node, "dear", 4, concentrator=True),
+        )
         yield node
 
 
@@ -59,7 +69,7 @@ def send(outbox: Outbox, homes: Homes, **options: Any) -> Sender:
 def test_readings_are_on_the_chain_in_order_and_a_refused_one_blocks_no_other(
     node: LiveNode, outbox: Outbox
 ) -> None:
-    homes = Homes(node, "plain").onboard(max_power=10_000)
+    homes = Homes(node, "plain")
     fill(outbox, homes, 100, 200)
     send(outbox, homes)
     fill(outbox, homes, 150)
@@ -81,7 +91,7 @@ def test_after_a_crash_the_same_bytes_are_sent_and_nothing_counts_twice(
     node: LiveNode, outbox: Outbox
 ) -> None:
     """Killed after signing, and again after sending: in neither case does anyone know what became of it."""
-    homes = Homes(node, "crash").onboard()
+    homes = Homes(node, "crash")
     fill(outbox, homes, 1, 2, 3)
 
     async def sign_only() -> None:
@@ -103,7 +113,7 @@ def test_after_a_crash_the_same_bytes_are_sent_and_nothing_counts_twice(
 
 
 def test_what_another_transaction_of_the_key_displaced_is_signed_anew(node: LiveNode, outbox: Outbox) -> None:
-    homes = Homes(node, "foreign").onboard()
+    homes = Homes(node, "foreign")
     fill(outbox, homes, 5, 6)
 
     async def run() -> None:
@@ -124,7 +134,7 @@ def test_what_another_transaction_of_the_key_displaced_is_signed_anew(node: Live
 def test_readings_wait_for_who_must_do_something_and_are_then_all_taken(
     node: LiveNode, outbox: Outbox
 ) -> None:
-    homes = Homes(node, "later").onboard(confirm=False)
+    homes = Homes(node, "later")
     fill(outbox, homes, 7, 8)
 
     async def step() -> None:
@@ -134,7 +144,7 @@ def test_readings_wait_for_who_must_do_something_and_are_then_all_taken(
     with pytest.raises(NotNow, match="readings wait: NotConfirmedMeter: .* it becomes so: ctt meter confirm"):
         asyncio.run(step())
     assert outbox.pending() == [] and homes.nonce() == 0
-    homes.onboard()
+    onboard(Homes(node, "later"))
     send(outbox, homes)
     assert homes.last_reading().import_wh == 8 and outbox.counts() == (2, 0, 2, 0)
 
@@ -158,7 +168,7 @@ def test_a_receipt_that_another_node_has_not_yet_is_no_reason_to_sign_anew(
     node: LiveNode, outbox: Outbox
 ) -> None:
     """Two nodes behind one address: the one counts a transaction that the other has not heard of."""
-    homes = Homes(node, "two nodes").onboard()
+    homes = Homes(node, "two nodes")
     fill(outbox, homes, 5)
 
     async def run() -> None:
@@ -214,7 +224,7 @@ def too_busy(ms: int) -> web.Response:
 def test_the_node_is_given_the_time_that_it_asks_for_and_more_by_chance(
     node: LiveNode, outbox: Outbox
 ) -> None:
-    homes = Homes(node, "busy").onboard()
+    homes = Homes(node, "busy")
     fill(outbox, homes, 1, 2)
     refusals = (
         web.Response(status=429, headers={"Retry-After": "7"}),
@@ -262,7 +272,7 @@ def test_waits_grow_and_no_two_gateways_wait_alike(outbox: Outbox, node: LiveNod
 def test_a_concentrator_reports_for_many_and_one_that_is_refused_stands_alone(
     node: LiveNode, outbox: Outbox
 ) -> None:
-    homes = Homes(node, "street", 12).onboard(concentrator=True)
+    homes = Homes(node, "street", 12)
     batching = Batching(readings_max=10, wait_s=0)
     for number in range(12):
         fill(outbox, homes, 100 + number, number=number)
@@ -286,7 +296,7 @@ def test_a_concentrator_reports_for_many_and_one_that_is_refused_stands_alone(
 def test_a_batch_that_runs_out_of_gas_is_cut_in_two(
     node: LiveNode, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    homes = Homes(node, "dear", 4).onboard(concentrator=True)
+    homes = Homes(node, "dear", 4)
     for number in range(4):
         fill(outbox, homes, 100 + number, number=number)
     monkeypatch.setattr(sender_module, "BATCH_GAS", 40_000)
