@@ -10,7 +10,7 @@ import subprocess
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -365,13 +365,13 @@ def test_real_telegrams_reach_the_chain_through_crashes_of_everything(tmp_path: 
     """The gateway is killed five times, the broker once, the node once: nothing is lost, nothing counts twice."""
     files = [path for path in sorted((DATA / "dsmr").glob("*.txt")) if "unpadded" not in path.name]
     first = [Framer().feed(path.read_bytes())[0] for path in files]
-    with LiveNode(tmp_path / "node") as node, Broker(tmp_path / "broker") as broker:
+    with LiveNode(tmp_path / "node") as node, Broker(tmp_path / "broker") as broker, ExitStack() as stack:
         homes = Homes(node, "whole", len(first), concentrator=True)
         onboard(homes)
         meters = [f'telegrams = "p1/{number}"' for number in range(len(first))]
         more = f"every = 0\nclock-behind = {2**32}\n[concentrator]\nseconds = 0\n{broker.settings()}"
         settings = write_settings(tmp_path, homes, *meters, more=more)
-        gateway = Running(settings)
+        gateway = stack.enter_context(Running(settings))
 
         def say(step: int) -> None:
             broker.publish(*((f"p1/{number}", later(each, step)) for number, each in enumerate(first)))
@@ -389,7 +389,7 @@ def test_real_telegrams_reach_the_chain_through_crashes_of_everything(tmp_path: 
             if step in GATEWAY_KILLED:
                 gateway.kill()
                 say(step)
-                gateway = Running(settings)
+                gateway = stack.enter_context(Running(settings))
             if step == BROKER_KILLED:
                 broker.kill()
                 time.sleep(0.5)
