@@ -1,10 +1,9 @@
-"""The validator's consensus key in a file: 32 bytes in hexadecimal, readable by its owner only.
+"""Keys in files that only their owner can read: bare, 32 bytes in hexadecimal, or in a keystore under a password.
 
-The key signs votes and nothing else. It never appears in a message, a log or an exception.
+A key never appears in a message, a log or an exception. A validator's signs votes and nothing else.
 """
 
 import errno
-import json
 import os
 import secrets
 import stat
@@ -14,10 +13,10 @@ from typing import Final
 from ctt_state.crypto import SECP256K1_N
 from node.datadir import sync_directory, write_all
 from node.exits import Exit, Failure
+from node.keystore import decrypt_key, is_keystore, known_password
 
 KEY_FILE: Final = "validator.key"  # in the data directory
 KEY_FILE_BYTES_MAX: Final = 8_192
-KEYSTORE_VERSION: Final = 3
 
 
 def make_key() -> bytes:
@@ -28,11 +27,16 @@ def make_key() -> bytes:
 
 
 def create_key(path: Path, key: bytes) -> None:
-    """Writes the key to a new file. Raises: Failure (73) when there is one already or it cannot be made."""
+    """Writes the bare key to a new file. Raises: as `create_key_file`."""
+    create_key_file(path, key.hex().encode() + b"\n")
+
+
+def create_key_file(path: Path, text: bytes) -> None:
+    """A new file, a key or a keystore. Raises: Failure (73) when there is one already or it cannot be made."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            write_all(descriptor, key.hex().encode() + b"\n")
+            write_all(descriptor, text)
             os.fsync(descriptor)
         except OSError:
             path.unlink()
@@ -46,39 +50,32 @@ def create_key(path: Path, key: bytes) -> None:
         raise Failure(Exit.CANNOT_CREATE, f"{path}: cannot create the key file: {fault.strerror}") from None
 
 
-def load_key(path: Path) -> bytes:
-    """Raises: Failure: 66 missing, 77 a link, open to others, or another's, 65 not a key."""
-    return _decode_key(path, _read_private(path))
-
-
-def load_account_key(path: Path, password_file: Path | None = None) -> bytes:
-    """A key as `load_key` takes it, or in a keystore (version 3) as Ethereum's tools write it. Raises: Failure: as
-    `load_key`; 78 a keystore without password file, 77 the wrong password."""
-    text = _read_private(path)
-    if not text.lstrip().startswith(b"{"):
-        return _decode_key(path, text)
-    if password_file is None:
-        raise Failure(Exit.CONFIGURATION, f"{path} is a keystore: which file has its password?")
-    password = _read_private(password_file).rstrip(b"\r\n")
+def replace_key_file(path: Path, text: bytes) -> None:
+    """The file that is there is the new one or the old one, whatever happens. Raises: Failure (73)."""
+    beside = path.with_name(f"{path.name}.new")
+    create_key_file(beside, text)
     try:
-        from eth_keyfile.keyfile import decode_keyfile_json  # of an extra that few need
-
-        keystore = json.loads(text)
-        if keystore["version"] != KEYSTORE_VERSION:
-            raise KeyError("version")
-        key = decode_keyfile_json(keystore, password)
-    except ModuleNotFoundError as missing:
-        raise Failure(Exit.MISSING, f"{missing.name} is not installed, which reads keystores") from None
-    except (KeyError, TypeError, NotImplementedError):
-        raise Failure(Exit.DAMAGED, f"{path}: not a keystore of version 3") from None
-    except ValueError as fault:
-        code = Exit.PERMISSION if "MAC mismatch" in str(fault) else Exit.DAMAGED
-        what = "the password is wrong" if code is Exit.PERMISSION else "not a keystore of version 3"
-        raise Failure(code, f"{path}: {what}") from None
-    return key
+        beside.replace(path)
+        sync_directory(path.parent)
+    except OSError as fault:
+        beside.unlink(missing_ok=True)
+        raise Failure(Exit.CANNOT_CREATE, f"{path}: cannot be replaced: {fault.strerror}") from None
 
 
-def _read_private(path: Path) -> bytes:
+def load_key(path: Path, password_file: Path | None = None) -> bytes:
+    """A bare key, or one in a keystore (see `known_password`).
+
+    Raises: Failure: 66 missing, 77 a link, open to others, or another's, 65 neither a key nor a keystore; 78 and 77 of
+    the keystore's password.
+    """
+    text = read_key_file(path)
+    if is_keystore(text):
+        return decrypt_key(path, text, known_password(path, password_file))
+    return _decode_key(path, text)
+
+
+def read_key_file(path: Path) -> bytes:
+    """Raises: Failure: 66 missing, 77 a link, open to others, or another's, 65 no regular file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -28,7 +28,7 @@ from apps.meter.settings import InvalidSettings, load
 from apps.meter.sources import parse_source, telegrams
 from ctt_state.units import hex_of
 from node.cli.main import build_parser
-from node.keys import create_key, load_account_key
+from node.keys import create_key, load_key
 from tests.cli_world import Ctt
 from tests.live_node import LiveNode, free_port
 from tests.meter_world import DATA, HOME, ROOT, Homes, make_registers, make_telegram, onboard
@@ -170,7 +170,7 @@ def test_a_keystore_is_as_good_as_a_key(node: LiveNode, tmp_path: Path, ctt: Ctt
 
     (tmp_path / "secret").write_text("wrong")
     assert ctt("run", settings)[0::2] == (77, f"ctt: {tmp_path}/meter.key: the password is wrong\n")
-    assert "which file has its password?" in ctt("run", write_settings(tmp_path, homes, source)).err
+    assert "give its password by --password-file" in ctt("run", write_settings(tmp_path, homes, source)).err
     (tmp_path / "meter.key").write_text(json.dumps(keystore | {"version": 4}))
     assert (
         "not a keystore of version 3"
@@ -389,7 +389,7 @@ def test_who_is_called_wrongly_says_so_in_a_line(node: LiveNode, tmp_path: Path,
     assert "nowhere.txt" in ctt("run", settings).err and ctt("run", settings).code == 66
     (tmp_path / "gateway.toml").write_text("every = 1")
     assert ctt("run", settings)[0::2] == (78, f"ctt: {settings}: key is missing\n")
-    assert load_account_key(tmp_path / "meter.key") == homes.meter_key
+    assert load_key(tmp_path / "meter.key") == homes.meter_key
 
 
 # --- simulation, service and page -----------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from node.cli.governance import (
 )
 from node.cli.init import read_genesis
 from node.cli.options import address, positive_int
-from node.cli.transact import Refusals, add_command, add_key, bounded, plain, transact
+from node.cli.transact import Refusals, add_command, add_key, bounded, key_of, plain, transact
 from node.exits import Exit, Failure
 from node.keys import load_key
 
@@ -189,7 +189,7 @@ async def run_show(client: Client, options: argparse.Namespace) -> None:
 async def run_propose(client: Client, options: argparse.Namespace) -> None:
     """Raises: Failure (64) when what is to be added is there, or what is to get another key is not."""
     wanted: Wanted = options.wanted
-    key = load_key(options.key)
+    key = key_of(options)
     standing = await bounded(read_standing(client), options)
     is_member = standing.latest.place_of_address(wanted.validator) is not None
     if wanted.change is Change.ADD and is_member:
@@ -205,14 +205,14 @@ async def run_propose(client: Client, options: argparse.Namespace) -> None:
 
 
 async def run_vote(client: Client, options: argparse.Namespace) -> None:
-    key = load_key(options.key)
+    key = key_of(options)
     await transact(client, options, key, AUTHORITY, "vote(uint256)", options.number, see=SEE)
     await _tell(client, options, options.number)
 
 
 async def run_ready(client: Client, options: argparse.Namespace) -> None:
     """Raises: Failure (78) when the file holds another key than the proposed one."""
-    key, new_key = load_key(options.key), load_key(options.consensus_key)
+    key, new_key = key_of(options), load_key(options.consensus_key)
     proposal = await bounded(_read_proposal(client, options.number), options)
     if proposal.consensus_key and proposal.consensus_key != public_key(new_key):
         raise Failure(
@@ -228,7 +228,7 @@ async def run_ready(client: Client, options: argparse.Namespace) -> None:
 
 
 async def run_withdraw(client: Client, options: argparse.Namespace) -> None:
-    key = load_key(options.key)
+    key = key_of(options)
     await transact(client, options, key, AUTHORITY, "withdraw(uint256)", options.number, see=SEE)
     await _tell(client, options, options.number)
 

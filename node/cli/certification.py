@@ -20,7 +20,7 @@ from ctt_state.origin import SOURCES
 from ctt_state.units import Ms, Wh, hex_of
 from node.cli.onboarding import CERTIFY, CONFIRM, REFUSALS, REGISTER, REPORT, find, format_time, next_step
 from node.cli.options import address, format_kwh, kwh, positive_int
-from node.cli.transact import add_command, add_key, bounded, transact
+from node.cli.transact import add_command, add_key, bounded, key_of, transact
 from node.exits import Exit, Failure
 from node.keys import load_key
 
@@ -97,30 +97,30 @@ def _add_replace(parser: argparse.ArgumentParser) -> None:
 
 async def run_certify(client: Client, options: argparse.Namespace) -> None:
     source, power = SOURCES.index(options.source), options.max_power or 0
-    key, call = load_key(options.key), "certifyMeter(address,uint8,uint64,bool)"
+    key, call = key_of(options), "certifyMeter(address,uint8,uint64,bool)"
     await transact(client, options, key, CTT, call, options.meter, source, power, options.concentrator)
     print(f"{hex_of(options.meter)} is certified; the prosumer names it: ", end="")
     print(REGISTER.format(meter=hex_of(options.meter)))
 
 
 async def run_revoke(client: Client, options: argparse.Namespace) -> None:
-    await transact(client, options, load_key(options.key), CTT, "revokeMeter(address)", options.meter)
+    await transact(client, options, key_of(options), CTT, "revokeMeter(address)", options.meter)
     print(f"{hex_of(options.meter)} is certified no more; nothing that it says counts")
 
 
 async def run_confirm(client: Client, options: argparse.Namespace) -> None:
-    await transact(client, options, load_key(options.key), CTT, "confirm(address)", options.prosumer)
+    await transact(client, options, key_of(options), CTT, "confirm(address)", options.prosumer)
     print(f"{hex_of(options.prosumer)} is confirmed")
     print(f"next: {await bounded(next_step(client, options.prosumer), options)}")
 
 
 async def run_report(client: Client, options: argparse.Namespace) -> None:
-    await _report(client, options, options.key, (options.import_wh, options.export_wh))
+    await _report(client, options, key_of(options), (options.import_wh, options.export_wh))
 
 
-async def _report(client: Client, options: argparse.Namespace, key: Path, registers: Sequence[Wh]) -> None:
+async def _report(client: Client, options: argparse.Namespace, key: bytes, registers: Sequence[Wh]) -> None:
     now, call = Ms(time.time_ns() // NS_PER_MS), "report(address,uint64,uint256,uint256)"
-    await transact(client, options, load_key(key), CTT, call, options.prosumer, now, *registers)
+    await transact(client, options, key, CTT, call, options.prosumer, now, *registers)
     print(f"import {format_kwh(registers[0])}, export {format_kwh(registers[1])}: taken, {format_time(now)}")
 
 
@@ -229,7 +229,7 @@ def _steps(client: Client, options: argparse.Namespace, swap: Swap) -> list[Step
         return act
 
     def reading(registers: Sequence[Wh] | None) -> Callable[[Path], Awaitable[None]]:
-        return lambda key: _report(client, options, key, registers or ())
+        return lambda key: _report(client, options, load_key(key), registers or ())
 
     source, power = SOURCES.index(swap.old["source"]), int(swap.old["maxPowerW"] or 0)
     return [

@@ -22,7 +22,7 @@ from node.cli.onboarding import REFUSALS, format_time
 from node.cli.options import address, port, positive_int, seconds
 from node.cli.transact import RPC_URL, rpc_url
 from node.exits import Exit, Failure
-from node.keys import load_account_key
+from node.keys import load_key
 
 FAILURES: Final[dict[type[Exception], Exit]] = {
     OutboxInUse: Exit.UNAVAILABLE,
@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
         raise Failure(Exit.MISSING, f"{options.settings}: {fault.strerror}") from None
     except settings.InvalidSettings as fault:
         raise Failure(Exit.CONFIGURATION, f"{options.settings}: {fault}") from None
-    key = load_account_key(told.key, told.password_file)
+    key = load_key(told.key, told.password_file)
     token = None if told.token_file is None else _read_line(told.token_file)
 
     async def work(outbox: Outbox) -> None:
@@ -123,7 +123,7 @@ def _run(options: argparse.Namespace) -> int:
 def _import(options: argparse.Namespace) -> int:
     """Sums up the intervals of Green Button files to registers and reports these. The first reading is the baseline:
     an import of a new meter begins at zero. What has been reported is not reported again."""
-    key = load_account_key(options.key, options.password_file)
+    key = load_key(options.key, options.password_file)
     content = [_read_file(path) for path in options.files]
 
     async def work(outbox: Outbox) -> None:
@@ -152,7 +152,7 @@ def _simulate(options: argparse.Namespace) -> int:
     many readings as there are homes each quarter hour, by reportBatch."""
     from apps.meter import simulate
 
-    operator_key = load_account_key(options.operator_key)
+    operator_key = load_key(options.operator_key)
 
     async def work(outbox: Outbox) -> None:
         async with Client(options.rpc) as client:

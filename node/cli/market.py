@@ -38,9 +38,8 @@ from node.cli.options import (
     price_per_kwh,
     source_price,
 )
-from node.cli.transact import Foretold, Refusals, Sent, add_command, add_dealing, bounded, deal, show
+from node.cli.transact import Foretold, Refusals, Sent, add_command, add_dealing, bounded, deal, key_of, show
 from node.exits import Exit, Failure
-from node.keys import load_key
 
 SEE: Final = "ctt market orders"
 EPILOG: Final = """\
@@ -192,7 +191,7 @@ def _page(text: str) -> int:
 
 
 async def _run_order(client: Client, options: argparse.Namespace, *, is_bid: bool) -> None:
-    key = load_key(options.key)
+    key = key_of(options)
     owner = options.owner or address_of(key)
     until = await bounded(_expiry(client, options), options)
     signature, arguments = _order_call(options, is_bid=is_bid, until=until)
@@ -224,7 +223,7 @@ def _order_call(options: argparse.Namespace, *, is_bid: bool, until: int) -> tup
 
 
 async def run_cancel(client: Client, options: argparse.Namespace) -> None:
-    key = load_key(options.key)
+    key = key_of(options)
     order = await bounded(client.call("ctt_order", options.order), options)
     is_platforms = order is not None and order["platform"] == hex_of(address_of(key))
     signature = "cancelFor(uint256)" if is_platforms else "cancel(uint256)"
@@ -234,7 +233,7 @@ async def run_cancel(client: Client, options: argparse.Namespace) -> None:
 
 
 async def run_grant(client: Client, options: argparse.Namespace) -> None:
-    key = load_key(options.key)
+    key = key_of(options)
     until = await bounded(_expiry(client, options), options)
     arguments = (
         options.platform,
@@ -250,7 +249,7 @@ async def run_grant(client: Client, options: argparse.Namespace) -> None:
 
 
 async def run_revoke(client: Client, options: argparse.Namespace) -> None:
-    key, text = load_key(options.key), f"{hex_of(options.platform)} has no mandate any more"
+    key, text = key_of(options), f"{hex_of(options.platform)} has no mandate any more"
     await _deal_plainly(client, options, key, "revokeMandate(address)", (options.platform,), text)
 
 

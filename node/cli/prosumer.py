@@ -13,9 +13,8 @@ from ctt_state.modules.ctt import CTT
 from ctt_state.units import hex_of
 from node.cli.onboarding import REFUSALS, find, format_time, next_step
 from node.cli.options import address, format_origin
-from node.cli.transact import add_command, add_key, bounded, transact
+from node.cli.transact import add_command, add_key, bounded, key_of, transact
 from node.exits import Exit, Failure
-from node.keys import load_key
 
 EPILOG: Final = """\
 examples:
@@ -39,7 +38,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 async def run_register(client: Client, options: argparse.Namespace) -> None:
-    events = await transact(client, options, load_key(options.key), CTT, "register(address)", options.meter)
+    events = await transact(client, options, key_of(options), CTT, "register(address)", options.meter)
     prosumer = events["ProsumerRegistered"]["prosumer"]
     print(f"{hex_of(prosumer)} has named {hex_of(options.meter)}")
     print(f"next: {await bounded(next_step(client, prosumer), options)}")

@@ -16,9 +16,8 @@ from ctt_state.modules.ctt import CTT
 from ctt_state.units import UINT64_MAX, Address, Wei, hex_of
 from node.cli.book import columns, kwh_of, price_of, print_table
 from node.cli.options import address, format_amount, format_origin, money, positive_int, price_per_kwh
-from node.cli.transact import Foretold, Refusals, add_command, add_dealing, bounded, deal, plain, show
+from node.cli.transact import Foretold, Refusals, add_command, add_dealing, bounded, deal, key_of, plain, show
 from node.exits import Exit, Failure
-from node.keys import load_key
 
 SEE: Final = "ctt token show"
 EPILOG: Final = """\
@@ -142,7 +141,7 @@ async def _token(client: Client, number: int) -> dict[str, Any]:
 
 
 async def run_buy(client: Client, options: argparse.Namespace) -> None:
-    key = load_key(options.key)
+    key = key_of(options)
     if options.empty is not None:
         (price,) = await bounded(client.read(CTT, "emptyTokenPrice()"), options)
         cost = Wei(price * options.empty)
@@ -158,7 +157,7 @@ async def run_buy(client: Client, options: argparse.Namespace) -> None:
 
 
 async def run_sell(client: Client, options: argparse.Namespace) -> None:
-    key = load_key(options.key)
+    key = key_of(options)
     token = await bounded(_token(client, options.token), options)
     whole = options.price + int(token["energyWh"]) * options.energy_price
     text = f"token {options.token} with {token['energy']} is on sale for {format_amount(whole)}"
@@ -168,11 +167,11 @@ async def run_sell(client: Client, options: argparse.Namespace) -> None:
 
 async def run_withdraw(client: Client, options: argparse.Namespace) -> None:
     text = f"token {options.token} is on sale no more"
-    await _deal(client, options, load_key(options.key), "cancelSale(uint256)", (options.token,), text)
+    await _deal(client, options, key_of(options), "cancelSale(uint256)", (options.token,), text)
 
 
 async def run_transfer(client: Client, options: argparse.Namespace) -> None:
-    key = load_key(options.key)
+    key = key_of(options)
     if options.to in MODULES:
         raise Failure(Exit.USAGE, f"{hex_of(options.to)} is a module's address: a token would be lost there")
     token = await bounded(_token(client, options.token), options)

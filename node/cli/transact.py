@@ -25,6 +25,7 @@ from ctt_state.units import hex_of
 from node.cli.governance import results
 from node.cli.options import seconds
 from node.exits import Exit, Failure
+from node.keys import load_key
 from rpc.errors import EXECUTION_REVERTED, REFUSED
 
 RPC_URL: Final = "http://127.0.0.1:8545"
@@ -111,8 +112,24 @@ def add_command(
 
 def add_key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--key", type=Path, required=True, metavar="FILE", help="the key of the account that sends"
+        "--key",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the key of the account that sends, or a keystore",
     )
+    add_password(parser)
+
+
+def add_password(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--password-file", type=Path, metavar="FILE", help="of a keystore (default: the terminal is asked)"
+    )
+
+
+def key_of(options: argparse.Namespace) -> bytes:
+    """What `add_key` asks for. Raises: as `load_key`."""
+    return load_key(options.key, options.password_file)
 
 
 def add_dealing(parser: argparse.ArgumentParser) -> None:

@@ -17,9 +17,8 @@ from apps.client import Client, decode_log
 from ctt_state.modules.treasury import TREASURY
 from ctt_state.units import Wei, hex_of
 from node.cli.options import address, amount, format_amount, positive_int, reference
-from node.cli.transact import Refusals, add_command, add_key, bounded, plain, transact
+from node.cli.transact import Refusals, add_command, add_key, bounded, key_of, plain, transact
 from node.exits import Exit, Failure
-from node.keys import load_key
 
 SEE: Final = "ctt treasury statement"
 EPILOG: Final = """\
@@ -123,19 +122,19 @@ async def run_dismiss(client: Client, options: argparse.Namespace) -> None:
 
 
 async def _set_treasurer(client: Client, options: argparse.Namespace, *, allowed: bool) -> None:
-    key, call = load_key(options.key), "setTreasurer(address,bool)"
+    key, call = key_of(options), "setTreasurer(address,bool)"
     await transact(client, options, key, TREASURY, call, options.account, allowed)
     print(f"{hex_of(options.account)} is {'a' if allowed else 'no'} treasurer")
 
 
 async def run_issue(client: Client, options: argparse.Namespace) -> None:
-    key, arguments = load_key(options.key), (options.to, options.amount, options.reference)
+    key, arguments = key_of(options), (options.to, options.amount, options.reference)
     await transact(client, options, key, TREASURY, "issue(address,uint256,bytes32)", *arguments, see=SEE)
     print(f"{hex_of(options.to)} has got {format_amount(options.amount)}")
 
 
 async def run_redeem(client: Client, options: argparse.Namespace) -> None:
-    key, arguments = load_key(options.key), (options.amount, options.reference)
+    key, arguments = key_of(options), (options.amount, options.reference)
     await transact(client, options, key, TREASURY, "redeem(uint256,bytes32)", *arguments, see=SEE)
     print(f"{format_amount(options.amount)} are redeemed")
 
