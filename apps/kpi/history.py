@@ -12,7 +12,18 @@ from sqlalchemy import Connection, CursorResult, Table, func, make_url, or_, sel
 from sqlalchemy.exc import SQLAlchemyError
 
 from apps.indexer.database import UnknownDatabase, connect
-from apps.indexer.schema import CHAIN, DAYS, HOURS, READINGS, RETIRED, TARIFFS, TRADES, TRANSACTIONS, VERSION
+from apps.indexer.schema import (
+    AUCTIONS,
+    CHAIN,
+    DAYS,
+    HOURS,
+    READINGS,
+    RETIRED,
+    TARIFFS,
+    TRADES,
+    TRANSACTIONS,
+    VERSION,
+)
 from apps.kpi.indicators import Home, Span, Sums, Tariffs
 from ctt_state.settlement import Event, Kind, Reading, Tariff, Trade
 from ctt_state.units import Address, Ms, Wei, Wh
@@ -97,6 +108,14 @@ class History:
     def tariffs(self) -> Tariffs:
         rows = sorted(self._rows(TARIFFS), key=lambda row: (row.height, row.log_index))
         return Tariffs((row.time_ms, _tariff(row)) for row in rows)
+
+    def auctions(self, since_ms: int) -> list[tuple[int, int, int]]:
+        """Those that traded from this time on: when in ms, wei per Wh, Wh."""
+        columns = (AUCTIONS.c.time_ms, AUCTIONS.c.price_wei_per_wh, AUCTIONS.c.energy_wh)
+        rows = self._connection.execute(
+            select(*columns).where(AUCTIONS.c.time_ms >= since_ms).order_by(AUCTIONS.c.time_ms)
+        )
+        return [tuple(row) for row in rows if row.energy_wh]
 
     def homes(self, span: Span, only: Collection[bytes] = ()) -> Iterator[Home]:
         """All, or these, by address: what each hour of the span came to, and each day before it."""

@@ -32,6 +32,7 @@ COMMANDS: Final = (
     "index",
     "settlement",
     "kpi",
+    "advise",
     "access",
     "abi",
 )

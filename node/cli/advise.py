@@ -1,0 +1,117 @@
+"""`ctt advise`: what a home may do in the auction that takes orders now: buy, sell, make room, or nothing.
+
+Off consensus: it reads a node, and an indexer's database where one is named, and never signs. What it expects comes
+from the home's own past, and promises nothing (docs/ADVISOR.md).
+"""
+
+import argparse
+import asyncio
+import json
+from typing import Any, Final
+
+import aiohttp
+
+from apps.client import Client, RpcError
+from apps.kpi.history import NoHistory
+from ctt_state.units import Address, hex_of
+from node.cli.options import address, seconds
+from node.cli.transact import RPC_URL, bounded, rpc_url
+from node.exits import Exit, Failure
+
+EPILOG: Final = """\
+examples:
+  ctt advise 0x70997970C51812dc3A010C7d01b50e0d17dc79C8
+  ctt advise 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --database sqlite:///data/index.db --json
+"""
+TIMEOUT_SECONDS: Final = 300.0  # a month of blocks is long to look through
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "advise", help="what a home may buy or sell now", description=__doc__, epilog=EPILOG
+    )
+    parser.add_argument("home", type=address, metavar="HOME")
+    parser.add_argument(
+        "--rpc", type=rpc_url, default=RPC_URL, metavar="URL", help="a node's JSON-RPC (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--database", metavar="URL", help="that `ctt index` keeps: the past from there, and much sooner"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=TIMEOUT_SECONDS,
+        metavar="SECONDS",
+        help="how long to wait for the node (default: %(default)g)",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Raises: Failure: 66 a library is missing, 69 the node, the database or the home is not there."""
+    try:
+        import apps.advisor.policy  # noqa: F401
+    except ImportError:
+        raise Failure(
+            Exit.MISSING, "advice needs scikit-learn and scipy: pip install 'crypto-trading-node[advisor]'"
+        ) from None
+    said = asyncio.run(_advise(options))
+    if options.json:
+        print(json.dumps(said, indent=2))
+    else:
+        show(said)
+    return 0
+
+
+async def _advise(options: argparse.Namespace) -> dict[str, Any]:
+    from apps.advisor.sources import NoAdvice
+
+    try:
+        async with Client(options.rpc) as client:
+            return await bounded(_ask(client, options.home, options.database), options)
+    except NoAdvice as fault:
+        raise Failure(Exit.UNAVAILABLE, str(fault)) from None
+    except NoHistory as fault:
+        raise Failure(Exit.UNAVAILABLE, f"no history in the database: {fault}") from None
+    except RpcError as refusal:
+        raise Failure(Exit.UNAVAILABLE, f"the node refuses: {refusal}") from None
+    except (aiohttp.ClientError, json.JSONDecodeError) as fault:
+        cause = " ".join(str(fault).split())[:200] or type(fault).__name__
+        raise Failure(Exit.UNAVAILABLE, f"{options.rpc} does not answer as a node: {cause}") from None
+
+
+async def _ask(client: Client, home: Address, database: str | None) -> dict[str, Any]:
+    from apps.advisor.policy import advise
+    from apps.advisor.sources import read_database, read_node, read_terms
+
+    past = read_database(database, home) if database else await read_node(client, home)
+    known = await read_terms(client, home, past)
+    advice = advise(known.history, known.stock, known.terms)
+    is_room = advice.action == "BUY_EMPTY"
+    return {
+        "home": hex_of(home),
+        "height": known.height,
+        "action": advice.action,
+        "energyWh": round(advice.energy * 1_000),
+        "limitPerKwh": None if is_room or not advice.energy else round(advice.limit, 4),
+        "pricePerToken": round(advice.limit, 4) if is_room else None,
+        "gain": round(advice.gain, 4),
+        "gainP10": round(advice.low, 4),
+        "gainP90": round(advice.high, 4),
+        "reasons": list(advice.reasons),
+    }
+
+
+def show(said: dict[str, Any]) -> None:
+    """The card."""
+    print(f"{said['action']}  {said['home']}, from data until block {said['height']:,}")
+    if said["action"] != "HOLD":
+        limit = said["limitPerKwh"]
+        price = f"limit {limit:.4f} a kWh" if limit is not None else f"{said['pricePerToken']:.4f} a token"
+        print(f"  {said['energyWh'] / 1_000:,.3f} kWh, {price}")
+        print(
+            f"  expected gain {said['gain']:.4f}, {said['gainP10']:.4f} to {said['gainP90']:.4f} (P10 to P90)"
+        )
+    for reason in said["reasons"]:
+        print(f"  - {reason}")

@@ -1,0 +1,100 @@
+"""`ctt advise` against a real node, with its own past and with an indexer's."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from apps.advisor.forecast import LEAST_HOURS
+from apps.indexer.database import connect
+from apps.indexer.schema import AUCTIONS, CHAIN, READINGS
+from ctt_state.units import MS_PER_HOUR, hex_of
+from tests.cli_world import Ctt
+from tests.ledger_world import OWNERS, document
+from tests.live_node import LiveNode, free_port
+from tests.test_kpi_cli import write
+
+OWNER: Final = hex_of(OWNERS[0])  # has five charged tokens
+STRANGER: Final = "0x" + "99" * 20
+HOURS: Final = LEAST_HOURS + 18  # until six in the evening
+CEILING: Final = 3 * 10**14
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
+    with LiveNode(tmp_path_factory.mktemp("advise") / "node", genesis=document()) as node:
+        yield node
+
+
+@pytest.fixture
+def ctt(capsys: pytest.CaptureFixture[str]) -> Ctt:
+    return Ctt(capsys, "advise", one_line=True)
+
+
+def make_database(file: Path) -> str:
+    """A home that uses 500 Wh an hour, and auctions that are dear from six in the evening; of the node's first block."""
+    readings: list[dict[str, Any]] = []
+    auctions: list[dict[str, Any]] = []
+    tariff = {"floor_wei_per_wh": 0, "ceiling_wei_per_wh": CEILING, "grid_fee_wei_per_wh": 0}
+    for hour in range(HOURS + 1):
+        place = {"height": 1, "position": hour, "item": 0, "time_ms": hour * MS_PER_HOUR}
+        amounts = {"produced_wh": 0, "stored_wh": 0, "consumed_wh": 500, "covered_wh": 0}
+        readings.append({"prosumer": OWNERS[0], "meter": bytes(20), **place, **amounts})
+        price = CEILING * 9 // 10 if (hour - 1) % 24 >= 18 else CEILING // 2
+        cleared = {"price_wei_per_wh": price, "energy_wh": 40_000, "bids": 9, "asks": 9}
+        auctions.append(
+            {"auction": hour + 1, "height": 1, "time_ms": hour * MS_PER_HOUR - 1, **cleared, **tariff}
+        )
+    url = write(f"sqlite:///{file}", {READINGS: readings, AUCTIONS: auctions}, time_ms=HOURS * MS_PER_HOUR)
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.execute(CHAIN.update().values(height=1))
+    engine.dispose()
+    return url
+
+
+def test_with_too_little_history_it_says_hold_and_why(ctt: Ctt, node: LiveNode) -> None:
+    result = ctt(OWNER, "--rpc", node.url)
+
+    assert (result.code, result.err) == (0, "")
+    first, *reasons = result.out.splitlines()
+    assert first.startswith(f"HOLD  {OWNER}, from data until block ")
+    assert reasons == [f"  - 0 hours of readings are known, and a forecast takes {LEAST_HOURS}"]
+
+
+def test_the_same_past_gives_the_same_card(ctt: Ctt, node: LiveNode, tmp_path: Path) -> None:
+    flags = (OWNER, "--rpc", node.url, "--database", make_database(tmp_path / "index.db"))
+
+    told = json.loads(ctt(*flags, "--json").out)
+    card = ctt(*flags).out.splitlines()
+
+    assert json.loads(ctt(*flags, "--json").out) == told
+    assert (told["home"], told["height"]) == (OWNER, 1)
+    assert (told["action"], told["energyWh"]) == ("SELL", 4_000)  # a tenth of what the auctions move
+    assert 0.15 < told["limitPerKwh"] <= 0.27 and 0 < told["gainP10"] <= told["gain"] <= told["gainP90"]
+    assert card[0] == f"SELL  {OWNER}, from data until block 1"
+    assert card[1] == f"  4.000 kWh, limit {told['limitPerKwh']:.4f} a kWh"
+    assert card[3:] == [f"  - {reason}" for reason in told["reasons"]]
+
+
+def test_what_is_not_there_is_told_in_a_line(ctt: Ctt, node: LiveNode, tmp_path: Path) -> None:
+    for arguments, text in (
+        ((STRANGER, "--rpc", node.url), f"the chain does not know {STRANGER}"),
+        ((OWNER, "--rpc", f"http://127.0.0.1:{free_port()}"), "does not answer as a node"),
+        ((OWNER, "--database", f"sqlite:///{tmp_path}/none.db"), "no history in the database"),
+    ):
+        result = ctt(*arguments)
+        assert result.code == 69 and result.out == "" and text in result.err
+
+
+def test_without_its_libraries_it_says_what_to_install(ctt: Ctt, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in sys.modules if each.startswith("apps.advisor")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+
+    result = ctt(OWNER)
+
+    assert result.code == 66 and "pip install 'crypto-trading-node[advisor]'" in result.err
