@@ -1,5 +1,6 @@
 """`ctt advise` against a real node, with its own past and with an indexer's."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -9,12 +10,16 @@ from typing import Any, Final
 import pytest
 
 from apps.advisor.forecast import LEAST_HOURS
+from apps.advisor.series import Cleared, Metered
+from apps.advisor.sources import read_auctions, read_readings
+from apps.client import Client
 from apps.indexer.database import connect
 from apps.indexer.schema import AUCTIONS, CHAIN, READINGS
 from ctt_state.units import MS_PER_HOUR, hex_of
 from tests.cli_world import Ctt
 from tests.ledger_world import OWNERS, document
 from tests.live_node import LiveNode, free_port
+from tests.test_bill_live import HOME, live_a_month, october
 from tests.test_kpi_cli import write
 
 OWNER: Final = hex_of(OWNERS[0])  # has five charged tokens
@@ -78,6 +83,29 @@ def test_the_same_past_gives_the_same_card(ctt: Ctt, node: LiveNode, tmp_path: P
     assert card[0] == f"SELL  {OWNER}, from data until block 1"
     assert card[1] == f"  4.000 kWh, limit {told['limitPerKwh']:.4f} a kWh"
     assert card[3:] == [f"  - {reason}" for reason in told["reasons"]]
+
+
+def test_a_node_tells_what_was_metered_and_what_auctions_came_to(tmp_path: Path) -> None:
+    """Forty quarter hours of a home arrive at once, and one auction clears 0.5 kWh at 0.20."""
+
+    async def ask(url: str) -> tuple[list[Metered], list[Cleared]]:
+        async with Client(url) as client:
+            await live_a_month(url, items)
+            auctions: list[Cleared] = []
+            async with asyncio.timeout(20):
+                while not auctions:
+                    height = int(await client.call("eth_blockNumber"), 16)
+                    auctions = await read_auctions(client, height)
+            return await read_readings(client, HOME, height, 0), auctions
+
+    items = october()[:40]
+    with LiveNode(tmp_path / "node") as node:
+        readings, (auction,) = asyncio.run(ask(node.url))
+
+    assert sum(each.consumed_wh for each in readings) == items[-1][2] - items[0][2]
+    assert sum(each.produced_wh for each in readings) == items[-1][3] - items[0][3] + 2_000  # a refill later
+    assert readings[0].time_ms < readings[-1].time_ms < auction.time_ms
+    assert auction[1:] == (2 * 10**14, 500)
 
 
 def test_what_is_not_there_is_told_in_a_line(ctt: Ctt, node: LiveNode, tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ async def read_node(client: Client, home: Address) -> Past:
     """Raises: NoAdvice, and as `Client.call`."""
     newest = await client.call("eth_getBlockByNumber", "latest", False)
     height, now_ms = int(newest["number"], 16), int(newest["timestampMilliseconds"], 16)
-    readings = await _readings(client, home, height, _since(now_ms))
-    return Past(height, make_history(readings, await _auctions(client, height), now_ms))
+    readings = await read_readings(client, home, height, _since(now_ms))
+    return Past(height, make_history(readings, await read_auctions(client, height), now_ms))
 
 
 async def read_terms(client: Client, home: Address, past: Past) -> Known:
@@ -96,7 +96,7 @@ def _since(now_ms: int) -> int:
     return max(now_ms - DAYS_READ * HOURS_A_DAY * MS_PER_HOUR, 0)
 
 
-async def _readings(client: Client, home: Address, height: int, since_ms: int) -> list[Metered]:
+async def read_readings(client: Client, home: Address, height: int, since_ms: int) -> list[Metered]:
     """At the times of their blocks: a node does not tell when they were measured."""
     found: dict[int, Metered] = {}
     start: Any = {"timeMs": since_ms}
@@ -115,7 +115,7 @@ async def _readings(client: Client, home: Address, height: int, since_ms: int) -
     return list(found.values())
 
 
-async def _auctions(client: Client, height: int) -> list[Cleared]:
+async def read_auctions(client: Client, height: int) -> list[Cleared]:
     """The newest ones that traded, as far as the node still has their blocks."""
     pages: list[dict[str, Any]] = []
     first: int | None = 2**64 - 1
