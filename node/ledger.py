@@ -422,7 +422,7 @@ class Ledger:
             return self.lookup
         if not self.oldest_state() <= height < self.head.block.header.height:
             raise StatePruned(height=height, kept=UNDO_BLOCKS)
-        past = self._past.pop(height, None) or PastState(self, height)
+        past = self._past.pop(height) if height in self._past else PastState(self, height)
         is_ready = past.catch_up()
         self._past[height] = past
         while len(self._past) > STATES_CACHED_MAX or sum(map(len, self._past.values())) > CHANGES_CACHED_MAX:

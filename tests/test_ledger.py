@@ -455,6 +455,16 @@ def test_a_state_far_back_is_worked_out_in_pieces(ledger: Ledger) -> None:
     assert ledger.state(12 - BLOCKS_AT_ONCE) is not None
 
 
+def test_a_state_since_which_nothing_has_changed_is_worked_out_as_well(ledger: Ledger) -> None:
+    for _ in range(6):
+        add_block(ledger, [])
+    with pytest.raises(StateUnready) as raised:
+        ledger.state(1)
+    while not raised.value.work():
+        pass
+    assert ledger.state(1)(Account.key(ALICE)) == account(ledger, ALICE)
+
+
 def test_a_state_that_takes_too_much_memory_is_refused(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
