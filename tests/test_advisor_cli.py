@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import runpy
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +19,15 @@ from apps.client import Client
 from apps.indexer.database import connect
 from apps.indexer.schema import AUCTIONS, CHAIN, READINGS
 from ctt_state.units import MS_PER_HOUR, hex_of
+from node.keys import create_key
 from tests.cli_world import Ctt
-from tests.ledger_world import OWNERS, document
+from tests.ledger_world import OWNER_KEYS, OWNERS, document
 from tests.live_node import LiveNode, free_port
 from tests.test_bill_live import HOME, live_a_month, october
 from tests.test_kpi_cli import write
 
 OWNER: Final = hex_of(OWNERS[0])  # has five charged tokens
+BOT: Final = Path(__file__).parent.parent / "docs" / "examples" / "bot.py"
 STRANGER: Final = "0x" + "99" * 20
 HOURS: Final = LEAST_HOURS + 18  # until six in the evening
 CEILING: Final = 3 * 10**14
@@ -126,3 +131,48 @@ def test_without_its_libraries_it_says_what_to_install(ctt: Ctt, monkeypatch: py
     result = ctt(OWNER)
 
     assert result.code == 66 and "pip install 'crypto-trading-node[advisor]'" in result.err
+
+
+# --- the example bot ------------------------------------------------------------------------------------------------
+
+
+def run_bot(node: LiveNode, *flags: str) -> "subprocess.CompletedProcess[str]":
+    key = node.directory.parent / "owner.key"
+    if not key.exists():
+        create_key(key, OWNER_KEYS[0])
+    return subprocess.run(
+        [sys.executable, BOT, OWNER, key, "--rpc", node.url, "--dry-run", *flags],
+        env=os.environ | {"PYTHONPATH": str(BOT.parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_bot_does_what_is_advised(node: LiveNode, tmp_path: Path) -> None:
+    ran = run_bot(node, "--database", make_database(tmp_path / "index.db"))
+    assert ran.returncode == 0, ran.stderr
+    action, *_, order = ran.stdout.splitlines()
+    told = json.loads(order)
+    assert (action, told["dryRun"]) == ("SELL", True)
+    assert "SELL" in action and "ask" in order
+
+
+def test_the_bot_holds(node: LiveNode) -> None:
+    ran = run_bot(node)
+    assert (ran.returncode, ran.stdout.split("\n")[0]) == (0, "HOLD"), ran
+
+
+@pytest.mark.parametrize(
+    ("action", "energy_wh", "order"),
+    [
+        ("BUY_FULL", 2_500, ["market", "bid", "2.500", "0.1234", "--auctions", "4"]),
+        ("SELL", 10, ["market", "ask", "0.010", "0.1234", "--auctions", "4"]),
+        ("BUY_EMPTY", 10_001, ["token", "buy", "--empty", "2"]),
+        ("HOLD", 0, []),
+    ],
+)
+def test_the_bots_orders(action: str, energy_wh: int, order: list[str]) -> None:
+    order_of = runpy.run_path(str(BOT))["order_of"]
+    limit = 0.1234 if action in ("BUY_FULL", "SELL") else None
+    assert order_of({"action": action, "energyWh": energy_wh, "limitPerKwh": limit}, 4) == order
