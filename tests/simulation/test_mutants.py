@@ -11,7 +11,7 @@ from tests.simulation.mutants import MUTANTS, Mutant, planted, play
 Record = Callable[[str, object], None]
 
 CASES_EACH: Final = 8  # of each liar
-LIARS_MAX: Final = 60
+LIARS_MAX: Final = 70
 BY_CHANCE: Final = {
     f"liars up to {LIARS_MAX}": (
         "FINALIZE after NULLIFY",
@@ -44,7 +44,7 @@ BY_CHANCE: Final = {
     "twins up to 20": ("NOTARIZE for each block that the leader shows",),
     "disks up to 0": ("a quorum of all but none",),
     "seeds at 0": ("a quorum of those who are heard",),
-    "seeds at 9": ("a leader goes on after the epoch's last block",),
+    "seeds at 7": ("a leader goes on after the epoch's last block",),
     "seeds at 21": ("only the last view between is looked at",),
 }
 
