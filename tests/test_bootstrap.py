@@ -215,6 +215,7 @@ def test_a_new_validator_joins_by_a_snapshot_and_votes(
             return None
 
         led = wait_for(has_led)
+        wait_for(lambda: height_of(node) >= led)
         assert block_at(node, led) == block_at(network, led)
         assert node.stop() == 0
     assert read_journal(home).marks.finalize > marks.floor

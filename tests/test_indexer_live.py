@@ -39,6 +39,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
     """A street lives on it for a while, so that there is something to catch up with."""
     with LiveNode(tmp_path_factory.mktemp("node") / "node", flags=("--account-slots", "1024")) as node:
         asyncio.run(live(node.url, 8))
+        deadline = time.monotonic() + SECONDS_MAX
+        while node.call("txpool_status")["pending"] != "0x0" or node.call("ctt_market")["orders"]:
+            assert time.monotonic() < deadline, "its last orders stand on"
+            time.sleep(0.1)
         yield node
 
 
