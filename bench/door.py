@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -161,7 +162,9 @@ class Sender(asyncio.Protocol):
             self._done.set_exception(ConnectionError("the node closed a connection"))
 
 
-async def overload(client: Client, port: int, bodies: list[bytes], per_second: float) -> dict[str, Any]:
+async def overload(
+    client: Client, port: int, pid: int, bodies: list[bytes], per_second: float
+) -> dict[str, Any]:
     """An open loop of batches: what is included, how soon what is refused is told, and how the blocks come. What finds
     no free connection waits for one."""
     loop, blocks, refused_ms = asyncio.get_running_loop(), Blocks(client), list[float]()
@@ -181,19 +184,22 @@ async def overload(client: Client, port: int, bodies: list[bytes], per_second: f
 
     requests = [request_of(body) for body in bodies]
     watching = asyncio.create_task(blocks.watch())
-    start = time.monotonic()
+    work, start = Work(pid), time.monotonic()
     async with asyncio.TaskGroup() as tasks:
         for number, request in enumerate(requests):
             await asyncio.sleep(max(0.0, start + number / per_second - time.monotonic()))
             tasks.create_task(post(await free.get(), request))
     seconds = time.monotonic() - start
+    included = sum(blocks.counts)
+    cost = work.report(included)
     watching.cancel()
     while not free.empty():
         free.get_nowait().transport.close()
     intervals = await header_intervals_ms(client, len(blocks.counts))
     return {
         "offered_per_second": round(len(bodies) * BATCH / seconds, 1),
-        "included_per_second": round(sum(blocks.counts) / seconds, 1),
+        "included_per_second": round(included / seconds, 1),
+        "cpu": cost,
         "refused": len(refused_ms),
         "refusals": {text.decode(): count for text, count in refusals.items()},
         "refusal_ms": _percentiles(refused_ms),
@@ -235,6 +241,28 @@ async def hostile(port: int, pid: int) -> dict[str, Any]:
     }
 
 
+@dataclass
+class Work:
+    """Processor time from here on, of the node and of this process, which share the machine."""
+
+    pid: int
+    began: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        self.began = self._now()
+
+    def report(self, included: int) -> dict[str, float]:
+        node_s, own_s = (now - began for now, began in zip(self._now(), self.began, strict=True))
+        return {
+            "node_us_per_included": round(node_s / included * 1e6, 1),
+            "generator_us_per_included": round(own_s / included * 1e6, 1),
+        }
+
+    def _now(self) -> tuple[float, float]:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), time.process_time()
+
+
 def resident_mib(pid: int) -> float:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
@@ -263,7 +291,7 @@ async def run(options: argparse.Namespace, url: str, pid: int) -> dict[str, Any]
         blocks = Blocks(client)
         bodies = bodies_of(sign_alone(run_name, options.transactions, chain_id), BATCH)
         watching = asyncio.create_task(blocks.watch())
-        start = time.monotonic()
+        work, start = Work(pid), time.monotonic()
         await closed_loop(session, url, bodies, 8, blocks)
         async with asyncio.timeout(DRAIN_SECONDS_MAX):
             while sum(blocks.counts) < options.transactions:
@@ -271,11 +299,12 @@ async def run(options: argparse.Namespace, url: str, pid: int) -> dict[str, Any]
         watching.cancel()
         peak = sum(blocks.counts) / (time.monotonic() - start)
         result["peak_per_second"] = round(peak, 1)
+        result["cpu at the peak"] = work.report(options.transactions)
         _say(f"{TIMES_CAPACITY} times the peak of {peak:.0f} tx/s: signing")
         count = int(TIMES_CAPACITY * peak * options.seconds)
         bodies = bodies_of(sign_alone(run_name + " overload", count, chain_id), BATCH)
         _say("sending")
-        look = await overload(client, port, bodies, TIMES_CAPACITY * peak / BATCH)
+        look = await overload(client, port, pid, bodies, TIMES_CAPACITY * peak / BATCH)
         result["overload"] = {**look, "goodput": round(look["included_per_second"] / peak, 3)}
         result["loop_lag_ms while sending"] = await _lag(client)
         _say("hostile connections")

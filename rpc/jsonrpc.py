@@ -269,8 +269,6 @@ class Dispatcher:
         """The reply's text; None when there is nothing to say. Never raises but for cancellation."""
         try:
             client.charge(len(body) // BODY_BYTES_PER_UNIT)
-            if refusal := self._refuse_unread(body, caller):
-                return refusal
             payload = parse_json(body)
             if not isinstance(payload, list | dict):
                 raise InvalidRequest("expected an object or an array")
@@ -290,9 +288,9 @@ class Dispatcher:
             self._ordinary_calls -= len(calls)
             client.calls -= len(calls)
 
-    def _refuse_unread(self, body: bytes, caller: object) -> str | None:
-        """The answer to a batch of nothing but calls that there is no room for: under a flood, to read them would cost
-        more than all that is taken. None for any other request."""
+    def refuse_unread(self, body: bytes, caller: object) -> str | None:
+        """The reply to a batch of nothing but calls that there is no room for: under a flood, to read them all would
+        cost more than to run those that are taken. None for any other request."""
         if not body.startswith(b"["):
             return None
         count = body.count(_METHOD_MEMBER)

@@ -116,7 +116,7 @@ def answer_text(
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Any:
     dispatcher = Dispatcher(TABLE.methods, limits or EnvelopeLimits(), clock)
-    return asyncio.run(dispatcher.answer(body, None))
+    return dispatcher.refuse_unread(body, None) or asyncio.run(dispatcher.answer(body, None))
 
 
 def answer(body: Any, **options: Any) -> Any:
