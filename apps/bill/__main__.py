@@ -1,13 +1,17 @@
 """`python -m apps.bill FILE --genesis genesis.json`: checks a bill's proof offline, on a machine without a node."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
+from typing import Final
 
 from apps.bill.check import Trusted, Unproven, check_proof, show_proven
 from apps.bill.tariff import InvalidTariff, load_tariff
 from ctt_state.errors import InvalidGenesis
 from ctt_state.genesis import load_genesis
+
+_CHECKPOINT: Final = re.compile(r"([0-9]{1,15}):0x([0-9a-f]{64})")
 
 
 def main() -> int:
@@ -42,8 +46,12 @@ def main() -> int:
 
 
 def _trusted(text: str) -> Trusted:
-    height, _, block_hash = text.partition(":0x")
-    return Trusted(int(height), bytes.fromhex(block_hash))
+    match = _CHECKPOINT.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"{text[:100]!a} is not HEIGHT:HASH, such as 900:0x and 64 hexadecimal digits"
+        )
+    return Trusted(int(match[1]), bytes.fromhex(match[2]))
 
 
 if __name__ == "__main__":
