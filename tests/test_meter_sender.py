@@ -11,7 +11,7 @@ from aiohttp import web
 from apps.client import Client, Wallet
 from apps.meter import sender as sender_module
 from apps.meter.outbox import Outbox, Taken
-from apps.meter.sender import Batching, NotNow, Sender
+from apps.meter.sender import BACKOFF_S_MAX, Batching, NotNow, Sender
 from ctt_state.units import Hash, Ms, hex_of
 from node.cli.onboarding import REFUSALS
 from tests.live_node import LiveNode
@@ -230,25 +230,28 @@ def test_the_node_is_given_the_time_that_it_asks_for_and_more_by_chance(
         web.Response(status=429, headers={"Retry-After": "7"}),
         too_busy(9_000),
         web.Response(status=503, text="down"),
+        too_busy(10**9),
     )
 
     async def run() -> list[float]:
         async with Proxy(node.url, *refusals) as proxy, Client(proxy.url) as client:
             sender = make_sender(client, outbox, homes)
             waits, troubles = [], []
-            for _ in range(4):
+            for _ in range(5):
                 waits.append(await sender._try())
                 troubles.append(sender.health.trouble)
             assert troubles == [
                 "the node refuses: 429 Too Many Requests",
                 "the node refuses: rate limit 5/s for this client",
                 "the node refuses: 503 Service Unavailable",
+                "the node refuses: rate limit 5/s for this client",
                 "",
             ]
             return waits
 
     waits = asyncio.run(run())
     assert 7 <= waits[0] <= 10.5 and 9 <= waits[1] <= 13.5 and 2 <= waits[2] <= 4
+    assert BACKOFF_S_MAX <= waits[3] <= 1.5 * BACKOFF_S_MAX
     send(outbox, homes)
     assert outbox.counts() == (2, 0, 2, 0)
 

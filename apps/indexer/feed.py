@@ -21,6 +21,7 @@ BLOCKS_PER_REQUEST_MAX: Final = 50  # a batch has up to 100 calls, two a block
 CALLS_PER_REQUEST_MAX: Final = 100
 WEIGHT_PER_REQUEST: Final = 4_000  # transactions and logs, about: some 4 MB
 POLL_SECONDS: Final = 0.3
+PAUSE_SECONDS_MAX: Final = 60.0  # whatever the node asks for
 POLLS_PER_SUBSCRIPTION: Final = 30  # before another one is tried
 TRY_LATER: Final = -32005
 LOST: Final = (aiohttp.ClientError, OSError, TimeoutError, ValueError)  # what clients of a lost node see
@@ -165,4 +166,4 @@ class Feed:
             raise refusal
         if not isinstance(refusal.data, dict):
             raise NodeAway(f"{self._client.url}: {refusal}")
-        await asyncio.sleep(refusal.data["retry_after_ms"] / 1_000)
+        await asyncio.sleep(min(refusal.data["retry_after_ms"] / 1_000, PAUSE_SECONDS_MAX))

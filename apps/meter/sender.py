@@ -144,7 +144,7 @@ class Sender:
         if wait_s is None:
             wait_s = min(BACKOFF_S_MIN * 2.0 ** min(self.health.failures, 10), BACKOFF_S_MAX)
             return random.uniform(0.5, 1.0) * wait_s
-        return wait_s * random.uniform(1.0, 1.5)
+        return min(wait_s, BACKOFF_S_MAX) * random.uniform(1.0, 1.5)
 
     async def step(self) -> float:
         """Learns what became of what was sent, signs what waits, sends what is due. Returns how long to wait.
