@@ -198,10 +198,8 @@ async def run_propose(client: Client, options: argparse.Namespace) -> None:
         raise Failure(Exit.USAGE, f"{hex_of(wanted.validator)} is no validator; --add makes it one")
     is_addition = wanted.change is not Change.REMOVE
     arguments = (wanted.validator, wanted.consensus_key, is_addition)
-    events = await transact(
-        client, options, key, AUTHORITY, "propose(address,bytes,bool)", *arguments, see=SEE
-    )
-    await _tell(client, options, events["ValidatorProposed"]["proposal"])
+    sent = await transact(client, options, key, AUTHORITY, "propose(address,bytes,bool)", *arguments, see=SEE)
+    await _tell(client, options, sent.events["ValidatorProposed"]["proposal"])
 
 
 async def run_vote(client: Client, options: argparse.Namespace) -> None:

@@ -38,8 +38,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 async def run_register(client: Client, options: argparse.Namespace) -> None:
-    events = await transact(client, options, key_of(options), CTT, "register(address)", options.meter)
-    prosumer = events["ProsumerRegistered"]["prosumer"]
+    sent = await transact(client, options, key_of(options), CTT, "register(address)", options.meter)
+    prosumer = sent.events["ProsumerRegistered"]["prosumer"]
     print(f"{hex_of(prosumer)} has named {hex_of(options.meter)}")
     print(f"next: {await bounded(next_step(client, prosumer), options)}")
 

@@ -191,21 +191,6 @@ async def transact(
     *arguments: Any,
     value: int = 0,
     see: str = "",
-) -> dict[str, dict[str, Any]]:
-    """`submit`, where only the events matter."""
-    sent = await submit(client, options, key, module, signature, *arguments, value=value, see=see)
-    return sent.events
-
-
-async def submit(
-    client: Client,
-    options: argparse.Namespace,
-    key: bytes,
-    module: Module,
-    signature: str,
-    *arguments: Any,
-    value: int = 0,
-    see: str = "",
 ) -> Sent:
     """Calls the module by a transaction and gives its events when the block is final.
 
@@ -244,10 +229,10 @@ async def deal(
     see: str = "",
     foresee: Callable[[dict[str, str]], Awaitable[Foretold]],
 ) -> Sent | None:
-    """`submit`, for a person: what the module would refuse is told first, then `foresee` says what the call would
+    """`transact`, for a person: what the module would refuse is told first, then `foresee` says what the call would
     come to, and on a terminal it is sent only when that is confirmed. None after a dry run.
 
-    Raises: as `submit`; Failure (77) when it is not confirmed.
+    Raises: as `transact`; Failure (77) when it is not confirmed.
     """
     request = _request(key, module, signature, *arguments, value=value)
     gas = int(await bounded(client.call("eth_estimateGas", request), options), 16)
@@ -258,7 +243,7 @@ async def deal(
     if not options.yes and sys.stdin.isatty() and sys.stdout.isatty():
         foretold = await bounded(foresee(request), options)
         await _confirm(foretold.lines)
-    return await submit(client, options, key, module, signature, *arguments, value=value, see=see)
+    return await transact(client, options, key, module, signature, *arguments, value=value, see=see)
 
 
 def show(options: argparse.Namespace, lines: Sequence[str], members: Mapping[str, Any]) -> None:
