@@ -258,7 +258,7 @@ SPACE_LIMITS: Final = SpaceLimits()
 def free_space(directory: Path, limits: SpaceLimits = SPACE_LIMITS) -> Space:
     """Raises: StorageFailed."""
     try:
-        free, total = _free_bytes(directory)
+        free, total = free_bytes(directory)
     except OSError as error:
         raise explain_os_error("reading", directory, error) from None
     if free < limits.stop_bytes:
@@ -274,7 +274,7 @@ def check_room(directory: Path, limits: SpaceLimits = SPACE_LIMITS) -> None:
     """Refuses to start where the node could not write. Raises: StorageFailed, OSError."""
     if _is_read_only(directory):
         raise StorageFailed(f"{directory} is on a read-only file system. {_REMEDIES[errno.EROFS]}")
-    free, _ = _free_bytes(directory)
+    free, _ = free_bytes(directory)
     if free < limits.stop_bytes:
         room = f"only {show_bytes(free)} free; need {show_bytes(limits.stop_bytes)}"
         raise StorageFailed(f"{directory}: {room}. {_REMEDIES[errno.ENOSPC]}")
@@ -288,8 +288,8 @@ def show_bytes(count: int) -> str:
     return f"{count} B"
 
 
-def _free_bytes(directory: Path) -> tuple[int, int]:
-    """What the node's user may still write, and the size of the file system."""
+def free_bytes(directory: Path) -> tuple[int, int]:
+    """What the node's user may still write, and the size of the file system. Raises: OSError."""
     filesystem = os.statvfs(directory)
     return filesystem.f_bavail * filesystem.f_frsize, filesystem.f_blocks * filesystem.f_frsize
 
@@ -303,7 +303,7 @@ def _describe_filesystem(path: Path) -> str:
     try:
         while not path.exists() and path != path.parent:
             path = path.parent
-        free, total = _free_bytes(path)
+        free, total = free_bytes(path)
         mount = ", mounted read-only" if _is_read_only(path) else ""
     except OSError:
         return "the file system does not answer"

@@ -4,11 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
 
 from ctt_state.block import Block, FinalBlock, Header, Place
 from ctt_state.crypto import keccak, public_key
 from ctt_state.errors import InvalidBlock, InvalidTransaction, NotTakenNow
+from ctt_state.genesis import Genesis
 from ctt_state.modules.call import ChainParameters
 from ctt_state.records import ROLE_OPERATOR, Account, CttConfig, Meter, Role
 from ctt_state.transaction import Signed, Transaction, decode_transaction
@@ -45,36 +47,49 @@ STALLED_PERIODS: Final = 10
 CLIENT_VERSION: Final = f"ctt/v{VERSION}"
 
 
-class ShortOfSpace(NotTakenNow):
+class Trouble(NotTakenNow):
+    """Why clients had better turn to another node: one word of `state` for programs, and a line for people."""
+
+    def __init__(self, state: str, what: str, advice: str = "send it to another or later") -> None:
+        super().__init__(f"{what}; {advice}")
+        self.line = f"{state}: {what}"
+
+
+class ShortOfSpace(Trouble):
     """The node's disk is nearly full."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "the node is short of disk space and takes no transactions; send it to another or later"
-        )
+        super().__init__("disk", "the node is short of disk space and takes no transactions")
 
 
-class Stopping(NotTakenNow):
+class Stopping(Trouble):
     """The node is about to end."""
 
     def __init__(self) -> None:
-        super().__init__("the node is stopping; send it to another or later")
+        super().__init__("stopping", "the node is stopping")
 
 
-class Syncing(NotTakenNow):
+class Syncing(Trouble):
     """The node's state is too old to judge transactions by."""
 
     def __init__(self, *, height: int, target: int) -> None:
-        super().__init__(
-            f"the node is syncing: at block {height:,} of {target:,}; send it to another or later"
-        )
+        super().__init__("syncing", f"the node is syncing: at block {height:,} of {target:,}")
 
 
-class NoQuorum(NotTakenNow):
+class NoQuorum(Trouble):
     """No block has become final for long: too few validators reach each other, or this node reaches too few."""
 
     def __init__(self, *, seconds: int) -> None:
-        super().__init__(f"no quorum: no block has become final for {seconds} s; send it later")
+        what = f"no quorum: no block has become final for {seconds} s"
+        super().__init__("stalled", what, "send it later")
+
+
+class Signer(NamedTuple):
+    """How a validator is doing, as this node hears it: None of what it cannot tell."""
+
+    address: Address
+    heard_ms: int | None  # ago; None of this node itself
+    votes_missed: int | None  # None on a follower
 
 
 class Listeners:
@@ -200,6 +215,14 @@ class Node:
         return self._ledger.chain
 
     @property
+    def genesis(self) -> Genesis:
+        return self._ledger.genesis
+
+    @property
+    def directory(self) -> Path:
+        return self._ledger.store.directory
+
+    @property
     def client_version(self) -> str:
         return CLIENT_VERSION
 
@@ -272,7 +295,7 @@ class Node:
             for each in decoded
         ]
 
-    def _trouble(self, *, of_clients: bool) -> NotTakenNow | None:
+    def _trouble(self, *, of_clients: bool) -> Trouble | None:
         """Why transactions had better go elsewhere, or come later. Those of peers only have to find room."""
         if not self.runner.takes_transactions:
             return ShortOfSpace()
@@ -281,12 +304,16 @@ class Node:
         if self.runner.is_stopping:
             return Stopping()
         height, target = self.head.block.header.height, self._outside.target()
-        stalled_ms = self._clocks().mono_ms - self._final_ms
+        stalled_ms = self.since_final_ms()
         if target > height + SYNCING_BLOCKS:
             return Syncing(height=height, target=target)
         if stalled_ms > max(STALLED_MS, STALLED_PERIODS * self.parameters.block_period_ms):
             return NoQuorum(seconds=stalled_ms // 1_000)
         return None
+
+    def since_final_ms(self) -> int:
+        """How long ago the newest final block came; since the start, if none did."""
+        return self._clocks().mono_ms - self._final_ms
 
     def _note_final(self, final: FinalBlock) -> None:
         self._final_ms = self._clocks().mono_ms
@@ -333,6 +360,22 @@ class Node:
     def is_syncing(self) -> bool:
         return self._outside.is_syncing()
 
+    def trouble(self) -> str | None:
+        trouble = self._trouble(of_clients=True)
+        return None if trouble is None else trouble.line
+
+    def signers(self) -> list[Signer]:
+        """The validators of the epoch under way, in the order of the set."""
+        engine, now_ms = self.engine, self._clocks().mono_ms
+        return [
+            Signer(
+                member.address,
+                None if place == engine.me else max(0, now_ms - engine.last_heard_ms(place)),
+                None if engine.me is None else engine.votes_missed(place),
+            )
+            for place, member in enumerate(engine.validators.members)
+        ]
+
     def on_final(self, listener: Callable[[FinalBlock], None]) -> Callable[[], None]:
         return self._final.add(listener)
 
@@ -343,10 +386,10 @@ class Node:
         return self._clocks().wall_ms
 
     def loop_lag(self) -> Times:
-        return self.pulse.lag()
+        return self.pulse.late.times()
 
     def finality(self) -> Times:
-        return self.runner.finality.times()
+        return self.runner.finality.took.times()
 
     # --- its peers ------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,11 +35,24 @@ class Times:
     max_ms: float
 
 
-def times_of(times_ms: Collection[float]) -> Times:
-    """All zero of none."""
-    ordered = sorted(times_ms) or [0.0]
-    count = len(ordered) if times_ms else 0
-    return Times(count, ordered[len(ordered) // 2], ordered[(len(ordered) - 1) * 99 // 100], ordered[-1])
+class Lately:
+    """How long one thing took each time: the latest `kept` of them, and count and sum of all since the start."""
+
+    def __init__(self, kept: int) -> None:
+        self._took_ms: deque[float] = deque(maxlen=kept)
+        self.count = 0
+        self.sum_ms = 0.0
+
+    def add(self, took_ms: float) -> None:
+        self._took_ms.append(took_ms)
+        self.count += 1
+        self.sum_ms += took_ms
+
+    def times(self) -> Times:
+        """Of the latest; all zero of none."""
+        ordered = sorted(self._took_ms) or [0.0]
+        p99 = ordered[(len(ordered) - 1) * 99 // 100]
+        return Times(len(self._took_ms), ordered[len(ordered) // 2], p99, ordered[-1])
 
 
 class Finality:
@@ -48,7 +60,7 @@ class Finality:
 
     def __init__(self) -> None:
         self._proposed_ms: dict[Hash, int] = {}  # of blocks that are not final yet
-        self._took_ms: deque[int] = deque(maxlen=BLOCKS_KEPT)
+        self.took = Lately(BLOCKS_KEPT)
 
     def propose(self, block_hash: Hash, now_ms: int) -> None:
         self._proposed_ms.setdefault(block_hash, now_ms)
@@ -58,23 +70,15 @@ class Finality:
     def finalize(self, block_hash: Hash, now_ms: int) -> None:
         proposed_ms = self._proposed_ms.pop(block_hash, None)
         if proposed_ms is not None:
-            self._took_ms.append(now_ms - proposed_ms)
-
-    def times(self) -> Times:
-        """Of the blocks of the last minute."""
-        return times_of(self._took_ms)
+            self.took.add(now_ms - proposed_ms)
 
 
 class Pulse:
     """One event loop's. `run` beats for ever."""
 
     def __init__(self) -> None:
-        self._late_ms: deque[float] = deque(maxlen=BEATS_KEPT)
+        self.late = Lately(BEATS_KEPT)
         self._last = 0.0
-
-    def lag(self) -> Times:
-        """Of the beats of the last minute."""
-        return times_of(self._late_ms)
 
     async def run(self) -> None:
         """Cancel it to end it."""
@@ -88,7 +92,7 @@ class Pulse:
             while True:
                 await asyncio.sleep(BEAT_S)
                 now = time.monotonic()
-                self._late_ms.append(max(0.0, (now - self._last - BEAT_S) * 1_000))
+                self.late.add(max(0.0, (now - self._last - BEAT_S) * 1_000))
                 self._last = now
         finally:
             over.set()

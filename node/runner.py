@@ -57,7 +57,7 @@ from node.exits import Exit, Failure
 from node.journal import BelowFloor, Journal
 from node.ledger import BLOCK_TRANSACTIONS_MAX, BlockPlan, Ledger
 from node.mempool import Mempool
-from node.pulse import Finality
+from node.pulse import BLOCKS_KEPT, Finality, Lately
 from node.store import StorageFailed
 from node.unfinal import Executed, TooManyUnfinal, UnknownParent
 
@@ -152,6 +152,7 @@ class Runner:
         self._is_stopping = False
         self._space = Space.AMPLE
         self.finality = Finality()
+        self.proposal_age = Lately(BLOCKS_KEPT)  # by this machine's clock
 
     # --- what others call, on the loop ----------------------------------------------------------------------------
 
@@ -243,7 +244,9 @@ class Runner:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Validate(block):
-                self.finality.propose(block.header.hash, self._clocks().mono_ms)
+                now = self._clocks()
+                self.finality.propose(block.header.hash, now.mono_ms)
+                self.proposal_age.add(now.wall_ms - block.header.timestamp_ms)
                 self._give(effect)
             case Finalize(block_hash, _):
                 self.finality.finalize(block_hash, self._clocks().mono_ms)

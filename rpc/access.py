@@ -221,8 +221,15 @@ class Access:
             for token in tokens or ()
         }
 
-    def client(self, address: str, certificate: str | None, authorization: Sequence[str]) -> Client:
-        """Who asks from this address, with the name in its certificate and with these Authorization headers.
+    def client(
+        self,
+        address: str,
+        certificate: str | None,
+        authorization: Sequence[str],
+        least: Role = Role.PUBLIC,
+    ) -> Client:
+        """Who asks from this address, with the name in its certificate and with these Authorization headers. `least`
+        is what the thing asked for needs, whatever the rules let in otherwise.
 
         Raises: NotAdmitted.
         """
@@ -234,8 +241,8 @@ class Access:
             client = LOCAL
         else:
             client = self._remembered(network_of(address), Role.PUBLIC)
-        if client.role < self._rules.least:
-            self._refuse(client)
+        if client.role < max(least, self._rules.least):
+            self._refuse(client, max(least, self._rules.least))
         return client
 
     def is_trusted(self, address: str) -> bool:
@@ -272,11 +279,11 @@ class Access:
     def _expiry(self, token: Token) -> str | None:
         return f"token expired at {token.expires}" if token.is_expired(self._today()) else None
 
-    def _refuse(self, client: Client) -> None:
-        least = self._rules.least.name.lower()
+    def _refuse(self, client: Client, least: Role) -> None:
+        needed = least.name.lower()
         if client.role is Role.PUBLIC and client.token is None:
-            raise NotAdmitted(401, f"a token of role {least} is needed: 'Authorization: Bearer TOKEN'")
-        raise NotAdmitted(403, f"role {client.role.name.lower()} is not served here; {least} is needed")
+            raise NotAdmitted(401, f"a token of role {needed} is needed: 'Authorization: Bearer TOKEN'")
+        raise NotAdmitted(403, f"role {client.role.name.lower()} is not served here; {needed} is needed")
 
     def _remembered(self, name: str, role: Role) -> Client:
         """The longest idle is forgotten first: its bucket is the fullest."""

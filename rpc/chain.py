@@ -91,6 +91,10 @@ class Chain(Protocol):
 
     def peer_count(self) -> int: ...
     def is_syncing(self) -> bool: ...
+    def trouble(self) -> str | None:
+        """Why clients had better turn to another node, in a line that begins with one of `syncing:`, `stalled:`,
+        `stopping:` and `disk:`; None while all is well."""
+
     def on_final(self, listener: Callable[[FinalBlock], None]) -> Callable[[], None]:
         """Calls the listener for each new final block, in order, on the event loop, once `head` is this block.
         Gives the way to stop it."""

@@ -22,9 +22,10 @@ NOT_YET_INCLUDED: Final = 4  # EIP-7966
 
 
 class RpcError(Exception):
-    """The answer to a request is this error. `data` None leaves the member out."""
+    """The answer to a request is this error. `data` None leaves the member out. `outcome` is its name in statistics."""
 
     code = INTERNAL_ERROR
+    outcome = "internal_error"
 
     def __init__(self, message: str, data: Json = None) -> None:
         super().__init__(message)
@@ -43,18 +44,21 @@ class ParseError(RpcError):
     """The body is not JSON, or is more of it than is read."""
 
     code = PARSE_ERROR
+    outcome = "malformed"
 
 
 class InvalidRequest(RpcError):
     """The JSON is not a JSON-RPC request."""
 
     code = INVALID_REQUEST
+    outcome = "malformed"
 
 
 class MethodNotFound(RpcError):
     """There is no such method, or not at this door."""
 
     code = METHOD_NOT_FOUND
+    outcome = "not_found"
 
     def __init__(self, method: str) -> None:
         super().__init__(f"the method {method} does not exist/is not available")
@@ -64,28 +68,34 @@ class NotSupported(RpcError):
     """The method exists, but not what this call of it asks for."""
 
     code = METHOD_NOT_FOUND
+    outcome = "not_supported"
 
 
 class InvalidParams(RpcError):
     """A parameter is missing, malformed or out of its range; the text says which one and why."""
 
     code = INVALID_PARAMS
+    outcome = "invalid_params"
 
 
 class Refused(RpcError):
     """The ledger or the pool says no, and will say so again."""
 
     code = REFUSED
+    outcome = "refused"
 
 
 class TryLater(RpcError):
     """Something is full or too busy now."""
 
     code = TRY_LATER
+    outcome = "try_later"
 
 
 class RateLimited(TryLater):
     """The client has used up its quota of so many cost units a second."""
+
+    outcome = "rate_limited"
 
     def __init__(self, per_s: int, wait_s: float) -> None:
         wait_ms = math.ceil(wait_s * 1_000)
@@ -97,6 +107,7 @@ class ExecutionReverted(RpcError):
     """The call's rule refused. The reason is in the message too, as not every library decodes the data."""
 
     code = EXECUTION_REVERTED
+    outcome = "reverted"
 
     def __init__(self, revert: Revert) -> None:
         reason = f": {revert.reason}" if revert.reason else ""
@@ -107,6 +118,7 @@ class NotYetIncluded(RpcError):
     """The transaction is in the pool, but in no block within the time asked for; `data` is its hash."""
 
     code = NOT_YET_INCLUDED
+    outcome = "not_yet_included"
 
     def __init__(self, transaction_hash: str, timeout_s: float) -> None:
         text = f"the transaction was added to the pool but not included within {timeout_s:g} s"

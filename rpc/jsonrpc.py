@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -259,6 +260,7 @@ class Dispatcher:
         self._limits = limits
         self._clock = clock
         self._ordinary_calls = 0
+        self.answered: Counter[tuple[str, str]] = Counter()  # calls, by method and outcome
         self._roomed = [
             (f'"{method.name}"'.encode(), method.name, method.room)
             for method in methods.values()
@@ -274,6 +276,7 @@ class Dispatcher:
                 raise InvalidRequest("expected an object or an array")
             items = self._check_batch(payload) if isinstance(payload, list) else [payload]
         except RpcError as fault:
+            self._count(None, fault)
             return _reply(None, fault)
         calls = [read_call(item, self._methods, client) for item in items]
         if client.is_reserved:
@@ -300,8 +303,16 @@ class Dispatcher:
                     check_room(caller, count)
                 except Exception as fault:  # noqa: BLE001  as for a call that is run
                     ids = _ID_MEMBER.findall(body)
-                    return _refuse_all(ids, _as_error(fault, name)) if len(ids) == count else None
+                    if len(ids) != count:
+                        return None
+                    error = _as_error(fault, name)
+                    self.answered[name, error.outcome] += count
+                    return _refuse_all(ids, error)
         return None
+
+    def _count(self, method: Method | None, result: Any) -> None:
+        name = "unknown" if method is None else method.name
+        self.answered[name, result.outcome if isinstance(result, RpcError) else "ok"] += 1
 
     def _find_no_room(self, client: Client, count: int) -> TryLater | None:
         if client.calls + count > self._limits.client_calls_max:
@@ -324,7 +335,9 @@ class Dispatcher:
         return items
 
     async def _answer_one(self, call: Call, caller: object) -> str | None:
-        reply = _reply(call.id, await _run(call, caller))
+        result = await _run(call, caller)
+        self._count(call.method, result)
+        reply = _reply(call.id, result)
         if reply is not None and len(reply) > self._limits.reply_bytes_max:
             text = f"reply of {len(reply):,} bytes; limit {self._limits.reply_bytes_max:,}"
             return _reply(call.id, Refused(text))
@@ -338,6 +351,7 @@ class Dispatcher:
         for run in _runs(calls):
             results = [stopped] * len(run) if stopped else await _run_together(run, caller)
             for call, result in zip(run, results, strict=True):
+                self._count(call.method, stopped or result)
                 reply = _reply(call.id, stopped or result)
                 if reply is None:
                     continue

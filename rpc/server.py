@@ -8,6 +8,7 @@ a node on its reader's machine. Each wait on a client has a deadline and each th
 import asyncio
 import re
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,14 +19,16 @@ from typing import Final
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_exceptions import HTTPException
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from rpc.access import Access, AccessRules, Client, NotAdmitted, Token
+from rpc.access import Access, AccessRules, Client, NotAdmitted, Role, Token
 from rpc.chain import Chain
 from rpc.discovery import METHODS
 from rpc.door import Caller, Door
 from rpc.errors import TryLater
 from rpc.guard import READS_PER_PASS, Doorstep, Gate, GateLimits, Guarded, Hush, Place
 from rpc.jsonrpc import Dispatcher, EnvelopeLimits, error_reply
+from rpc.metrics import DoorState, make_registry
 from rpc.subscriptions import Session, SubscriptionLimits
 from rpc.turns import PIECE_BYTES, Turnstile, turnstile
 
@@ -33,6 +36,7 @@ HOSTS_ALWAYS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Wallets that live in the browser send the origin of their extension, which no page can pretend to be.
 EXTENSION_SCHEMES: Final = ("chrome-extension://", "moz-extension://", "safari-web-extension://")
 
+_PAGES: Final = ("/health", "/ready", "/metrics")
 _FULL: Final = "overloaded: the places of clients without a meter's or an operator's token are taken"
 _HOLDS_ENOUGH: Final = "overloaded: the node holds as many requests and unread replies as it may"
 _HOST: Final = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII)
@@ -64,6 +68,14 @@ class ServerLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """How the door speaks TLS, and when its certificate ends."""
+
+    context: ssl.SSLContext
+    ends: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Where the door is, and whom it knows. Port 0 takes a free one; "*" in `hosts` or `origins` allows all."""
 
@@ -74,7 +86,7 @@ class ServerConfig:
     limits: ServerLimits = field(default_factory=ServerLimits)
     rules: AccessRules = field(default_factory=AccessRules)
     tokens: Sequence[Token] | None = None  # None: whoever is on this machine is trusted
-    tls: ssl.SSLContext | None = None
+    tls: Tls | None = None
 
 
 class _NotServed(Exception):
@@ -117,6 +129,8 @@ class RpcServer:
         self._listener: asyncio.Server | None = None
         self._sockets: set[_Socket] = set()
         self._held_bytes = 0
+        self._refused: Counter[int] = Counter()  # by HTTP status
+        self.metrics = make_registry(self._state)
         self._page = (files("rpc") / "explorer" / "index.html").read_text(encoding="utf-8")
 
     async def start(self) -> None:
@@ -151,11 +165,11 @@ class RpcServer:
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
         return f"http{'s' if self._tls else ''}://{host}:{self.port}"
 
-    def set_tls(self, context: ssl.SSLContext) -> None:
+    def set_tls(self, tls: Tls) -> None:
         """For connections from now on. Only of a server that began with TLS."""
         if self._tls is None:
             raise RuntimeError("the server speaks no TLS")
-        self._tls = context
+        self._tls = tls
 
     def set_tokens(self, tokens: Sequence[Token] | None) -> None:
         """Takes a new list, and parts with those that are on it no more."""
@@ -175,7 +189,9 @@ class RpcServer:
         if self._tls is None:
             raise RuntimeError("the server speaks no TLS")
         handshake_s = self.config.limits.headers_s
-        return Doorstep(self.gate, self._tls, self._guarded, self._handshakes, self._hush, handshake_s)
+        return Doorstep(
+            self.gate, self._tls.context, self._guarded, self._handshakes, self._hush, handshake_s
+        )
 
     def _guarded(self, place: Place | None = None) -> Guarded:
         limits = self.config.limits
@@ -200,6 +216,7 @@ class RpcServer:
             allowed = self._check_request(request)
             response = await self._route(request, allowed)
         except _NotServed as reason:
+            self._refused[reason.status] += 1
             response = web.Response(status=reason.status, text=reason.text + "\n", headers=reason.headers)
             response.force_close()
         if isinstance(response, web.Response):
@@ -244,12 +261,14 @@ class RpcServer:
         return {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin, hdrs.VARY: "Origin"}
 
     async def _route(self, request: web.BaseRequest, allowed: dict[str, str]) -> web.StreamResponse:
-        if request.path not in ("/", "/health"):
+        if request.path not in ("/", *_PAGES):
             raise _NotServed(404, "not found: JSON-RPC is at /")
         if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
             if request.path == "/" and request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
                 return await self._serve_socket(request, self._admit(request, allowed))
-            return self._serve_page(request)
+            if request.path == "/metrics":
+                return self._serve_metrics(request, allowed)
+            return self._serve_readiness() if request.path == "/ready" else self._serve_page(request)
         if request.method == hdrs.METH_OPTIONS:
             return web.Response(status=204, headers={**allowed, **_PREFLIGHT})
         if request.method == hdrs.METH_POST and request.path == "/":
@@ -264,6 +283,33 @@ class RpcServer:
         state = "syncing" if chain.is_syncing() else "ok"
         return web.Response(text=f"{state} height {chain.head.block.header.height}\n")
 
+    def _serve_readiness(self) -> web.Response:
+        """For whoever passes clients on to several nodes: whether this one is as good as another."""
+        chain = self.door.chain
+        if trouble := chain.trouble():
+            return web.Response(status=503, text=f"{trouble}\n")
+        return web.Response(text=f"ready height {chain.head.block.header.height}\n")
+
+    def _serve_metrics(self, request: web.BaseRequest, allowed: Mapping[str, str]) -> web.Response:
+        """Raises: _NotServed to whoever is no operator."""
+        client = self._admit(request, allowed, Role.OPERATOR)
+        if not _guard_of(request).settle(client.is_reserved):
+            raise _NotServed(503, _FULL)
+        return web.Response(
+            body=generate_latest(self.metrics), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST}
+        )
+
+    def _state(self) -> DoorState:
+        return DoorState(
+            self.gate.total,
+            len(self._sockets),
+            self._held_bytes,
+            self.gate.refused,
+            self._refused,
+            self._dispatcher.answered,
+            None if self._tls is None else self._tls.ends,
+        )
+
     async def _serve_rpc(self, request: web.BaseRequest, allowed: dict[str, str]) -> web.Response:
         client = self._admit(request, allowed)
         if not _guard_of(request).settle(client.is_reserved):
@@ -274,12 +320,14 @@ class RpcServer:
             return web.Response(status=204, headers=allowed)
         return web.Response(body=reply.encode(), content_type="application/json", headers=allowed)
 
-    def _admit(self, request: web.BaseRequest, allowed: Mapping[str, str]) -> Client:
+    def _admit(
+        self, request: web.BaseRequest, allowed: Mapping[str, str], least: Role = Role.PUBLIC
+    ) -> Client:
         """Raises: _NotServed."""
         guard = _guard_of(request)
         shown = request.headers.getall(hdrs.AUTHORIZATION, [])
         try:
-            return self.access.client(guard.address, guard.certificate, shown)
+            return self.access.client(guard.address, guard.certificate, shown, least)
         except NotAdmitted as refusal:
             asks: dict[str, str] = {hdrs.WWW_AUTHENTICATE: "Bearer"} if refusal.status == 401 else {}
             raise _NotServed(refusal.status, str(refusal), {**allowed, **asks}) from None

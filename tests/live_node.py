@@ -71,6 +71,11 @@ class LiveNode:
         assert "error" not in answer, answer["error"]["message"]
         return answer["result"]
 
+    def read(self, path: str) -> str:
+        """What the node shows there to GET."""
+        with urllib.request.urlopen(self.url + path, timeout=10) as response:
+            return str(response.read().decode())
+
     def kill(self) -> None:
         """kill -9."""
         self.process.kill()

@@ -213,6 +213,9 @@ class RpcWorld:
     def is_syncing(self) -> bool:
         return self.syncing
 
+    def trouble(self) -> str | None:
+        return "syncing: the node is syncing: at block 1 of 99" if self.syncing else None
+
     def on_final(self, listener: Callable[[FinalBlock], None]) -> Callable[[], None]:
         self._on_final.append(listener)
         return lambda: self._on_final.remove(listener)

@@ -150,7 +150,7 @@ def test_the_files_of_leveldb_and_of_the_node_belong(tmp_path: Path) -> None:
 def test_each_rung_of_the_space_ladder_begins_below_its_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int, rung: Space
 ) -> None:
-    monkeypatch.setattr("node.datadir._free_bytes", lambda _: (free_bytes, 250 * GIB))
+    monkeypatch.setattr("node.datadir.free_bytes", lambda _: (free_bytes, 250 * GIB))
 
     assert free_space(tmp_path) is rung
 
@@ -158,7 +158,7 @@ def test_each_rung_of_the_space_ladder_begins_below_its_limit(
 def test_a_start_without_room_says_how_much_is_there_and_how_much_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.datadir._free_bytes", lambda _: (210 * MIB, 250 * GIB))
+    monkeypatch.setattr("node.datadir.free_bytes", lambda _: (210 * MIB, 250 * GIB))
 
     with pytest.raises(StorageFailed, match="only 210 MiB free; need 512 MiB. Free space") as refusal:
         check_room(tmp_path)

@@ -16,7 +16,7 @@ async def beat(pulse: Pulse, seconds: float) -> None:
 
 
 def test_nothing_is_late_before_the_first_beat() -> None:
-    lag = Pulse().lag()
+    lag = Pulse().late.times()
     assert (lag.count, lag.p50_ms, lag.p99_ms, lag.max_ms) == (0, 0, 0, 0)
 
 
@@ -29,7 +29,7 @@ async def test_what_holds_the_loop_shows() -> None:
         time.sleep(0.3)  # noqa: ASYNC251  the loop stands still on purpose
 
     await asyncio.gather(beat(pulse, 12 * BEAT_S), hold())
-    lag = pulse.lag()
+    lag = pulse.late.times()
     assert 200 <= lag.max_ms
     assert lag.p50_ms < lag.max_ms
     assert 3 <= lag.count <= 12
@@ -59,7 +59,7 @@ def test_finality_is_from_the_first_proposal_to_the_certificate() -> None:
     finality.propose(a, 130)
     finality.finalize(a, 150)
     finality.finalize(a, 190)
-    times = finality.times()
+    times = finality.took.times()
     assert (times.count, times.p50_ms, times.max_ms) == (1, 50, 50)
 
 
@@ -70,4 +70,4 @@ def test_proposals_that_never_become_final_are_forgotten() -> None:
     assert len(finality._proposed_ms) == PROPOSALS_KEPT
     for number in range(2 * BLOCKS_KEPT):
         finality.finalize(Hash(number.to_bytes(32, "big")), 2 * BLOCKS_KEPT)
-    assert finality.times().count == PROPOSALS_KEPT
+    assert finality.took.times().count == PROPOSALS_KEPT

@@ -233,9 +233,9 @@ async def test_a_new_certificate_is_for_new_connections(options: argparse.Namesp
     other = Maker("Other")
     async with serve(options) as node, node.http.ws_connect(node.url, ssl=AUTHORITY.client()) as old:
         other.issue(tmp_path, "node")
-        context = make_tls(options)
-        assert context is not None
-        node.server.set_tls(context)
+        tls = make_tls(options)
+        assert tls is not None
+        node.server.set_tls(tls)
 
         assert (await chain_id(node, other.client()))["result"] == "0x1092"
         await old.send_json({"jsonrpc": "2.0", "id": 1, "method": "eth_chainId"})

@@ -27,7 +27,7 @@ from node.exits import Exit, Failure
 from node.node import Node
 from p2p.identity import IdentityError, read_file
 from rpc.access import QUOTAS, ROLES, AccessRules
-from rpc.server import RpcServer, ServerConfig, ServerLimits, serve
+from rpc.server import RpcServer, ServerConfig, ServerLimits, Tls, serve
 
 DOOR: Final = ServerLimits()
 LOOK_SECONDS: Final = 2.0  # how often the list of tokens is looked at
@@ -181,8 +181,8 @@ class Doorkeeper:
         """On SIGHUP: tokens and certificate."""
         self._reload_tokens()
         try:
-            if (context := make_tls(self._options)) is not None:
-                self._server.set_tls(context)
+            if (tls := make_tls(self._options)) is not None:
+                self._server.set_tls(tls)
                 log.info("JSON-RPC's certificate is read again")
         except Failure as fault:
             log.error("%s; the certificate from before stays in use", fault)
@@ -221,7 +221,7 @@ def _version(path: Path) -> tuple[int, int] | None:
 # --- TLS ------------------------------------------------------------------------------------------------------------
 
 
-def make_tls(options: argparse.Namespace) -> ssl.SSLContext | None:
+def make_tls(options: argparse.Namespace) -> Tls | None:
     """What the files say now; None without TLS. A certificate that has expired is said and used: the node goes on.
 
     Raises: Failure naming the file: 66 missing, 77 not readable or a key open to others, 65 not what it should be.
@@ -243,7 +243,7 @@ def make_tls(options: argparse.Namespace) -> ssl.SSLContext | None:
             context.verify_mode = ssl.CERT_REQUIRED
     except OSError as fault:  # of which an ssl.SSLError is one
         raise Failure(Exit.DAMAGED, f"{cert}: TLS does not take it: {fault.strerror}") from None
-    return context
+    return Tls(context, own.not_valid_after_utc)
 
 
 def _read_certificates(path: Path) -> list[x509.Certificate]:

@@ -28,6 +28,7 @@ from node.keys import KEY_FILE, load_key
 from node.ledger import Ledger
 from node.memory import settle_memory
 from node.mempool import MempoolLimits
+from node.metrics import NodeMetrics
 from node.node import Node
 from node.peering import Peering
 from node.runner import DiskSilent
@@ -166,6 +167,7 @@ async def _run(
     settle_memory()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_door(options, node))
+        server.metrics.register(NodeMetrics(node, None if identity is None else identity.expires))
         height = node.head.block.header.height
         log.info("chain %d at block %d, JSON-RPC at %s", ledger.chain.chain_id, height, server.url)
         _say_role(ledger, key, height)

@@ -17,7 +17,7 @@ from typing import Final, assert_never
 
 from ctt_state.block import Block, Header
 from ctt_state.light import LightRejected, check_body
-from ctt_state.units import UINT64_MAX, ZERO_HASH, Hash, Ms
+from ctt_state.units import UINT64_MAX, ZERO_HASH, Address, Hash, Ms
 from ctt_state.validators import ValidatorSet, boundary_of
 from ctt_state.votes import (
     Certificate,
@@ -102,6 +102,7 @@ class Engine:
         # When a block came or was made here, on the monotonic clock; for what was there before, since the start.
         self._seen_ms: dict[Hash, int] = {head.block_hash: now.mono_ms}
         self._answers = AnswerBudget()
+        self._missed: dict[Address, int] = {}  # views, by validator; for the operator, no rule looks at it
         self._last_boundary: Certificate | None = None  # the finalization that ended the epoch before
         self._early: deque[Received] = deque(maxlen=EARLY_MAX)
         self._finalizing: Hash | None = None
@@ -148,6 +149,11 @@ class Engine:
     def last_heard_ms(self, signer: int) -> int:
         """When this validator last said anything, on the monotonic clock."""
         return self._heard_ms[signer]
+
+    def votes_missed(self, signer: int) -> int:
+        """Of how many views this node saw become final without a vote of this validator in time, since it is a member
+        or the start. Only a validator hears all votes."""
+        return self._missed[self._validators.members[signer].address]
 
     def step(self, event: Event, now: Now) -> list[Effect]:
         """What to do next. Events that come twice or late have no effect."""
@@ -330,10 +336,19 @@ class Engine:
         if statement.kind is Kind.FINALIZE:
             self._final, self._final_view = certificate, statement.view
             self._final_seen_ms = now.mono_ms
+            self._count_missed(current)
         if statement.view >= self._view:
             self._enter(statement.view + 1, certificate, now)
         if statement.kind is Kind.FINALIZE:
             self._rounds.forget_below(self._final_view)
+
+    def _count_missed(self, final: Round) -> None:
+        heard = {signer for votes in final.votes.values() for signer in votes}
+        for certificate in final.certificates.values():
+            heard.update(signer for signer, _ in certificate.signatures)
+        for place, member in enumerate(self._validators.members):
+            if place not in heard:
+                self._missed[member.address] += 1
 
     def _add_block(self, block: Block, now: Now) -> None:
         self._unfinal.add(block)
@@ -413,6 +428,7 @@ class Engine:
         """View 0 stands for the block below the epoch, which is the head."""
         self._epoch = epoch
         self._validators = validators
+        self._missed = {each.address: self._missed.get(each.address, 0) for each in validators.members}
         self._keys = validators.keys
         self._quorum = quorum(len(validators.members))
         self._faulty = len(validators.members) - self._quorum
