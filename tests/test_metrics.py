@@ -1,6 +1,9 @@
 """What the node tells Prometheus, who may read it, and the line of readiness."""
 
+import json
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,7 +27,9 @@ from tests.rpc_world import RpcWorld, Served, make_config, served
 from tests.test_node_troubles import idle
 from tests.test_rpc_access import METER, OPERATOR, TOKENS, bearer
 
-OPERATIONS: Final = Path(__file__).parent.parent / "docs" / "OPERATIONS.md"
+DOCS: Final = Path(__file__).parent.parent / "docs"
+OPERATIONS: Final = DOCS / "OPERATIONS.md"
+PAGES: Final = DOCS / "operations"
 ROW: Final = re.compile(r"^\| `((?:ctt|process)_\w+)(?:\{([a-z, ]+)\})?` \|", re.MULTILINE)
 
 
@@ -215,3 +221,51 @@ async def test_each_trouble_has_its_word(tmp_path: Path, monkeypatch: pytest.Mon
         assert world.node.trouble() == "stopping: the node is stopping"
         monkeypatch.setattr(world.node.runner, "_space", Space.NO_CLIENTS)
         assert world.node.trouble() == "disk: the node is short of disk space and takes no transactions"
+
+
+# --- what is built on them --------------------------------------------------------------------------------------------
+
+
+def expressions() -> dict[str, str]:
+    """Of the dashboard's panels and of the alerts, by where they are."""
+    board = json.loads((PAGES / "grafana.json").read_text(encoding="utf-8"))
+    rules = yaml.safe_load((PAGES / "alerts.yml").read_text(encoding="utf-8"))
+    return {
+        f"panel {panel['title']} {target['refId']}": target["expr"]
+        for panel in board["panels"]
+        for target in panel.get("targets", ())
+    } | {rule["alert"]: rule["expr"] for group in rules["groups"] for rule in group["rules"]}
+
+
+def test_dashboard_and_alerts_ask_for_metrics_that_there_are(told: dict[str, Metric]) -> None:
+    samples = {sample.name for family in told.values() for sample in family.samples} | set(told)
+    asked = {where: set(re.findall(r"\b(?:ctt|process)_\w+", text)) for where, text in expressions().items()}
+    assert len(asked) > 50
+    assert {where: names - samples for where, names in asked.items() if names - samples} == {}
+    assert [where for where, names in asked.items() if not names] == ["CttNodeDown"]
+
+
+def test_each_alert_is_explained() -> None:
+    """One that nobody knows what to do about is noise."""
+    text = OPERATIONS.read_text(encoding="utf-8")
+    alerts = [name for name in expressions() if name.startswith("Ctt")]
+    assert [name for name in alerts if f"`{name}`" not in text] == []
+
+
+def test_prometheus_takes_rules_and_panels_and_fires_when_it_should(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    panels = [
+        {
+            "record": "panel:expression",
+            "expr": text.replace("$__rate_interval", "1m"),
+            "labels": {"panel": where},
+        }
+        for where, text in expressions().items()
+    ]
+    rules = tmp_path / "panels.yml"
+    rules.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": panels}]}))
+    for command in (("check", "rules", rules), ("test", "rules", Path(__file__).parent / "alerts.test.yml")):
+        done = subprocess.run([promtool, *map(str, command)], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
