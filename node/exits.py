@@ -16,6 +16,7 @@ class Exit(IntEnum):
     BROKEN = 70
     CANNOT_CREATE = 73
     STORAGE = 74
+    NOT_READY = 75
     PERMISSION = 77
     CONFIGURATION = 78
 

@@ -15,11 +15,10 @@ from prometheus_client.registry import Collector
 
 from ctt_state.block import FinalBlock
 from ctt_state.records import CttSupply
-from ctt_state.units import Address, hex_of
+from ctt_state.units import Address
 from ctt_state.validators import ValidatorSet
 from ctt_state.view import find
 from node import VERSION
-from node.datadir import free_bytes
 from node.node import Node
 from node.pulse import BLOCKS_KEPT, Lately
 
@@ -32,7 +31,6 @@ class NodeMetrics(Collector):
     def __init__(self, node: Node, certificate_ends: datetime | None = None) -> None:
         self._node = node
         self._certificate_ends = certificate_ends
-        self._names = {each.address: each.name for each in node.genesis.validators}
         self._before = node.head.block.header
         self._intervals = Lately(BLOCKS_KEPT)
         self._transactions: Counter[bool] = Counter({True: 0, False: 0})
@@ -136,9 +134,9 @@ class NodeMetrics(Collector):
         )
         for signer in node.signers():
             if signer.heard_ms is not None:
-                heard.add_metric([self._name(signer.address)], signer.heard_ms / 1_000)
+                heard.add_metric([self._node.name_of(signer.address)], signer.heard_ms / 1_000)
             if signer.votes_missed is not None:
-                votes.add_metric([self._name(signer.address)], signer.votes_missed)
+                votes.add_metric([self._node.name_of(signer.address)], signer.votes_missed)
         yield heard
         yield votes
         for name, text, counts in (
@@ -151,7 +149,7 @@ class NodeMetrics(Collector):
         ):
             family = CounterMetricFamily(name, text, labels=label)
             for address, count in counts.items():
-                family.add_metric([self._name(address)], count)
+                family.add_metric([self._node.name_of(address)], count)
             yield family
 
     def _of_machine(self) -> Iterator[Metric]:
@@ -160,7 +158,7 @@ class NodeMetrics(Collector):
             "How late the event loop comes to what is due: what load costs consensus.",
             self._node.pulse.late,
         )
-        free, size = free_bytes(self._node.directory)
+        free, size = self._node.room_bytes()
         yield GaugeMetricFamily("ctt_storage_free_bytes", "Room for the data directory.", value=free)
         yield GaugeMetricFamily("ctt_storage_size_bytes", "The size of its file system.", value=size)
         ends = GaugeMetricFamily(
@@ -184,9 +182,6 @@ class NodeMetrics(Collector):
         yield CounterMetricFamily(
             "ctt_energy_covered_watthours", "Consumption ever covered from tokens.", value=supply.covered_wh
         )
-
-    def _name(self, address: Address) -> str:
-        return self._names.get(address, hex_of(address))
 
 
 def missed_turns(validators: ValidatorSet, epoch: int, since: int, view: int) -> Counter[Address]:

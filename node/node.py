@@ -4,17 +4,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from ctt_state.block import Block, FinalBlock, Header, Place
 from ctt_state.crypto import keccak, public_key
 from ctt_state.errors import InvalidBlock, InvalidTransaction, NotTakenNow
-from ctt_state.genesis import Genesis
 from ctt_state.modules.call import ChainParameters
 from ctt_state.records import ROLE_OPERATOR, Account, CttConfig, Meter, Role
 from ctt_state.transaction import Signed, Transaction, decode_transaction
-from ctt_state.units import Address, Hash, Height, Ms
+from ctt_state.units import Address, Hash, Height, Ms, hex_of
 from ctt_state.validators import ValidatorSet, epoch_of
 from ctt_state.view import Lookup
 from ctt_state.votes import Certificate, Evidence
@@ -30,6 +28,7 @@ from node.consensus.events import (
     Source,
 )
 from node.consensus.settings import Settings
+from node.datadir import free_bytes
 from node.journal import Journal
 from node.ledger import Ledger, decode_transactions
 from node.mempool import AlreadyKnown, Mempool, MempoolLimits, PoolRole
@@ -88,6 +87,7 @@ class Signer(NamedTuple):
     """How a validator is doing, as this node hears it: None of what it cannot tell."""
 
     address: Address
+    name: str | None  # of those of the genesis document
     heard_ms: int | None  # ago; None of this node itself
     votes_missed: int | None  # None on a follower
 
@@ -173,6 +173,7 @@ class Node:
         self._final.add(self._note_final)
         self._final_ms = clocks().mono_ms  # when the newest final block came
         self._pending = Listeners()
+        self._names = {each.address: each.name for each in ledger.genesis.validators}
         self._proving = asyncio.Lock()  # a proof may take much memory while it is made
         self.engine = Engine(
             settings or Settings(ledger.chain.block_period_ms),
@@ -213,14 +214,6 @@ class Node:
     @property
     def parameters(self) -> ChainParameters:
         return self._ledger.chain
-
-    @property
-    def genesis(self) -> Genesis:
-        return self._ledger.genesis
-
-    @property
-    def directory(self) -> Path:
-        return self._ledger.store.directory
 
     @property
     def client_version(self) -> str:
@@ -370,6 +363,7 @@ class Node:
         return [
             Signer(
                 member.address,
+                self._names.get(member.address),
                 None if place == engine.me else max(0, now_ms - engine.last_heard_ms(place)),
                 None if engine.me is None else engine.votes_missed(place),
             )
@@ -384,6 +378,14 @@ class Node:
 
     def now_ms(self) -> Ms:
         return self._clocks().wall_ms
+
+    def room_bytes(self) -> tuple[int, int]:
+        """Raises: OSError."""
+        return free_bytes(self._ledger.store.directory)
+
+    def name_of(self, validator: Address) -> str:
+        """As in the genesis document; the address of one that joined later."""
+        return self._names.get(validator, hex_of(validator))
 
     def loop_lag(self) -> Times:
         return self.pulse.late.times()

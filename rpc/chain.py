@@ -30,6 +30,24 @@ class Times(Protocol):
     def max_ms(self) -> float: ...
 
 
+class Signer(Protocol):
+    """How a validator is doing, as the node hears it."""
+
+    @property
+    def address(self) -> Address: ...
+    @property
+    def name(self) -> str | None:
+        """Of those of the genesis document."""
+
+    @property
+    def heard_ms(self) -> int | None:
+        """How long ago it said anything; None of the node itself."""
+
+    @property
+    def votes_missed(self) -> int | None:
+        """How many views became final without its vote in time; None on a follower."""
+
+
 class Chain(Protocol):
     """A node as JSON-RPC sees it, on the event loop. What is not `async` returns at once."""
 
@@ -104,6 +122,12 @@ class Chain(Protocol):
 
     def now_ms(self) -> Ms:
         """The node's clock, for calls at the pending block."""
+
+    def signers(self) -> Sequence[Signer]:
+        """The validators of the epoch under way, in the order of the set."""
+
+    def room_bytes(self) -> tuple[int, int]:
+        """What is free for the data directory, and the size of its file system."""
 
     def loop_lag(self) -> Times:
         """How late the event loop's beats were."""

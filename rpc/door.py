@@ -8,6 +8,7 @@ from typing import Final
 from ctt_state.block import FinalBlock
 from ctt_state.transaction import Signed
 from ctt_state.units import Hash
+from rpc.access import Role
 from rpc.blocks import Blocks
 from rpc.chain import Chain
 from rpc.errors import TryLater
@@ -83,6 +84,7 @@ class Caller:
     door: Door
     client: str
     session: Session | None = None
+    role: Role = Role.PUBLIC
 
     @property
     def chain(self) -> Chain:

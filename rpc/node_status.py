@@ -2,8 +2,10 @@
 
 from typing import Final
 
+from ctt_state.units import hex_of
 from rpc import schemas
-from rpc.chain import Times
+from rpc.access import Role
+from rpc.chain import Chain, Times
 from rpc.door import Caller
 from rpc.jsontext import Json
 from rpc.methods import Registry
@@ -13,15 +15,33 @@ NODE_METHODS: Final = Registry()
 
 @NODE_METHODS.method("ctt_nodeStatus", result=schemas.NODE_STATUS)
 def node_status(caller: Caller) -> Json:
-    """The node's version; how late its event loop was in the last minute, which is what load may cost consensus; and
-    how long blocks took from their proposal, made or received here, to their certificate."""
+    """The node's version; `trouble`, why clients had better ask another one now (as GET /ready has it), or null; how
+    late its event loop was in the last minute, which is what load may cost consensus; how long blocks took from their
+    proposal, made or received here, to their certificate; the validators as this node hears them; and to operators the
+    room on its disk."""
     chain = caller.chain
     lag, finality = chain.loop_lag(), chain.finality()
     return {
         "clientVersion": chain.client_version,
+        "trouble": chain.trouble(),
         "loopLagMs": {"beats": lag.count, **_quantiles(lag)},
         "finalityMs": {"blocks": finality.count, **_quantiles(finality)},
+        "validators": [
+            {
+                "address": hex_of(each.address),
+                "name": each.name,
+                "heardMs": each.heard_ms,
+                "votesMissed": each.votes_missed,
+            }
+            for each in chain.signers()
+        ],
+        "storage": _storage(chain) if caller.role >= Role.OPERATOR else None,
     }
+
+
+def _storage(chain: Chain) -> Json:
+    free, size = chain.room_bytes()
+    return {"freeBytes": free, "sizeBytes": size}
 
 
 def _quantiles(times: Times) -> dict[str, Json]:

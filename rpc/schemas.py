@@ -341,6 +341,7 @@ NODE_STATUS: Final = shape(
     "the node, not its chain",
     {
         "clientVersion": STRING,
+        "trouble": maybe(STRING),
         "loopLagMs": shape(
             "LoopLag",
             "how late the event loop was in the last minute, ms",
@@ -350,6 +351,23 @@ NODE_STATUS: Final = shape(
             "FinalityTime",
             "from proposals to their certificates in the last minute, ms",
             {"blocks": NUMBER, **_QUANTILES},
+        ),
+        "validators": listed(
+            shape(
+                "ValidatorHealth",
+                "`heardMs` ago it said anything, null of this node itself; `votesMissed` final views without its vote "
+                "in time, null on a follower",
+                {
+                    "address": ADDRESS,
+                    "name": maybe(STRING),
+                    "heardMs": maybe(NUMBER),
+                    "votesMissed": maybe(NUMBER),
+                },
+            ),
+            100,
+        ),
+        "storage": maybe(
+            shape("Room", "for the data directory, bytes", {"freeBytes": NUMBER, "sizeBytes": NUMBER})
         ),
     },
 )

@@ -315,7 +315,7 @@ class RpcServer:
         if not _guard_of(request).settle(client.is_reserved):
             return self._refuse_full(allowed)
         body = await self._read_body(request, client)
-        reply = await self._answer(body, Caller(self.door, client.name), client)
+        reply = await self._answer(body, Caller(self.door, client.name, role=client.role), client)
         if reply is None:
             return web.Response(status=204, headers=allowed)
         return web.Response(body=reply.encode(), content_type="application/json", headers=allowed)
@@ -455,7 +455,7 @@ class _Socket:
         self._guard.hear()
         self._socket = socket
         self._session = session
-        self._caller = Caller(server.door, client.name, session)
+        self._caller = Caller(server.door, client.name, session, client.role)
         self._free = asyncio.Semaphore(self._limits.socket_requests_max)
         self._one_reply = asyncio.Lock()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()

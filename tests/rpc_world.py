@@ -37,6 +37,7 @@ from ctt_state.units import ZERO_HASH, Address, Gas, Hash, Height, Ms, Wei
 from ctt_state.validators import Member, ValidatorSet
 from ctt_state.view import Lookup, Overlay
 from node.mempool import PoolFull
+from node.node import Signer
 from node.pulse import Times
 from rpc.chain import PoolContent, RecordProof
 from rpc.discovery import METHODS
@@ -223,6 +224,12 @@ class RpcWorld:
     def on_pending(self, listener: Callable[[Signed], None]) -> Callable[[], None]:
         self._on_pending.append(listener)
         return lambda: self._on_pending.remove(listener)
+
+    def signers(self) -> Sequence[Signer]:
+        return [Signer(PROPOSER, "proposer", None, 0)]
+
+    def room_bytes(self) -> tuple[int, int]:
+        return 20 * 2**30, 100 * 2**30
 
     def loop_lag(self) -> Times:
         return self.lag

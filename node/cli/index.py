@@ -22,7 +22,7 @@ from apps.indexer.rows import OtherChain
 from ctt_state.genesis import load_genesis
 from node.cli.init import read_genesis
 from node.cli.options import seconds
-from node.cli.transact import RPC_URL, rpc_url
+from node.cli.transact import RPC_URL, read_token, rpc_url
 from node.exits import Exit, Failure
 
 DATABASE: Final = "sqlite:///data/index.db"
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     settings = follow.Settings(
         options.rpc,
-        _read_token(options.token_file) if options.token_file else None,
+        read_token(options.token_file) if options.token_file else None,
         options.database,
         load_genesis(read_genesis(options.genesis)),
         options.time_zone,
@@ -118,10 +118,3 @@ async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, following.cancel)
     with suppress(asyncio.CancelledError):
         await following
-
-
-def _read_token(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as fault:
-        raise Failure(Exit.MISSING, f"no token in {path}: {fault}") from None

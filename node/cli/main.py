@@ -17,6 +17,7 @@ COMMANDS: Final = (
     "init",
     "run",
     "devnet",
+    "status",
     "verify",
     "genesis",
     "key",

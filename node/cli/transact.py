@@ -151,6 +151,14 @@ def rpc_url(text: str) -> str:
     return text
 
 
+def read_token(path: Path) -> str:
+    """An API token in a file. Raises: Failure (66)."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as fault:
+        raise Failure(Exit.MISSING, f"no token in {path}: {fault}") from None
+
+
 def _run(command: Command, refusals: Refusals, options: argparse.Namespace) -> int:
     """Raises: Failure: 77 the chain refuses, 69 the node does not answer as one."""
     asyncio.run(_ask(command, refusals, options))
