@@ -569,7 +569,8 @@ def _settle(path: Path, descriptor: int, contents: Contents) -> None:
     """Drops a torn step, and makes durable what is there and its name. Raises: OSError."""
     if contents.torn_bytes:
         log.warning(
-            "%s: a crash cut the last step short; its %d bytes are dropped", path, contents.torn_bytes
+            "%(path)s: a crash cut the last step short; its %(bytes)d bytes are dropped",
+            {"path": path, "bytes": contents.torn_bytes},
         )
         os.ftruncate(descriptor, contents.whole_bytes)
     os.fsync(descriptor)

@@ -105,12 +105,13 @@ class Peering:
     # --- p2p.network.Handler --------------------------------------------------------------------------------------
 
     def on_connected(self, peer: PeerInfo) -> None:
-        log.info("%s %s at %s", "reached" if peer.outbound else "met", peer.name, peer.address)
+        text = "reached %(peer)s at %(address)s" if peer.outbound else "met %(peer)s at %(address)s"
+        log.info(text, {"peer": peer.name, "address": peer.address})
         self._tell_sync(sync.PeerConnected(peer.name, peer.validator))
         self._network.send(peer.name, _to_wire(self._node.engine.status()))
 
     def on_disconnected(self, peer: PeerInfo, reason: str) -> None:
-        log.info("lost %s: %s", peer.name, reason)
+        log.info("lost %(peer)s: %(reason)s", {"peer": peer.name, "reason": reason})
         self._tell_sync(sync.PeerGone(peer.name))
 
     def on_message(self, peer: PeerInfo, message: Delivered) -> None:
@@ -214,7 +215,9 @@ class Peering:
                 case sync.Misbehaved(peer, reason):
                     self._network.punish(PeerId(str(peer)), reason)
                 case sync.Progress(height, target):
-                    log.info("catching up: block %d of %d", height, target)
+                    log.info(
+                        "catching up: block %(height)d of %(target)d", {"height": height, "target": target}
+                    )
                 case sync.Diverged(reason, certificate):
                     self._node.runner.halt(reason, certificate)
 

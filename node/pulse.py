@@ -106,5 +106,6 @@ class Pulse:
                 frame = sys._current_frames().get(loop_thread)
                 stack = "".join(traceback.format_stack(frame)) if frame else "(unknown)\n"
                 log.warning(
-                    "the event loop has stood still for over %g s at\n%s", STANDSTILL_S, stack.rstrip()
+                    "the event loop has stood still for over %(seconds)g s at\n%(stack)s",
+                    {"seconds": STANDSTILL_S, "stack": stack.rstrip()},
                 )

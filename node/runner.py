@@ -283,16 +283,14 @@ class Runner:
             with path.open("x") as file:
                 json.dump(dump, file, indent=2)
         except OSError as fault:
-            log.error("cannot write %s: %s", path, fault.strerror)
+            log.error("cannot write %(path)s: %(cause)s", {"path": path, "cause": fault.strerror})
         return Halted(f"{reason}; see {path}")
 
     def _accuse(self, evidence: Evidence) -> None:
         signer, statement = evidence.first.signer, evidence.first.statement
         log.error(
-            "validator %d voted twice in view %d of epoch %d; the proof goes into a block",
-            signer,
-            statement.view,
-            statement.epoch,
+            "validator %(validator)d voted twice in view %(view)d of epoch %(epoch)d; the proof goes into a block",
+            {"validator": signer, "view": statement.view, "epoch": statement.epoch},
         )
         if self.keep_evidence(evidence):
             self._outside.broadcast(evidence)
@@ -343,7 +341,7 @@ class Runner:
         try:
             vote = await self._on_storage(journal.cast, cast.statement, cast.reliance, cast.block, sign)
         except BelowFloor as late:
-            log.debug("%s", late)  # the block became final before its vote's turn
+            log.debug("%(reason)s", {"reason": late})  # the block became final before its vote's turn
         else:
             self.tell(VoteSigned(vote))
 
@@ -368,11 +366,14 @@ class Runner:
                 self._ledger.build, plan, candidates, candidates.charge
             )
         except (UnknownParent, TooManyUnfinal) as fault:
-            log.warning("no block in view %d: %s", build.view, fault)
+            log.warning("no block in view %(view)d: %(reason)s", {"view": build.view, "reason": fault})
             return BuildFailed(build.epoch, build.view)
         if not ancestors:  # else the next final block may let it stand
             for signed, reason in dropped:
-                log.info("dropped transaction 0x%s: %s", signed.transaction.hash.hex(), reason)
+                log.info(
+                    "dropped transaction %(transaction)s: %(reason)s",
+                    {"transaction": hex_of(signed.transaction.hash), "reason": reason},
+                )
                 self._pool.drop(signed.transaction.hash)
         block = executed.final.block
         self.finality.propose(block.header.hash, self._clocks().mono_ms)
@@ -386,7 +387,10 @@ class Runner:
         except (UnknownParent, TooManyUnfinal):
             return BlockUnplaced(block_hash)
         except InvalidBlock as fault:
-            log.warning("block %d 0x%s is refused: %s", block.header.height, block_hash.hex(), fault)
+            log.warning(
+                "block %(height)d %(block)s is refused: %(reason)s",
+                {"height": block.header.height, "block": hex_of(block_hash), "reason": fault},
+            )
             return BlockValidated(block_hash, str(fault))
         return BlockValidated(block_hash, None)
 
@@ -454,7 +458,10 @@ class Runner:
         )
         if was != will:
             text = "in the set: it votes" if will else "not in the set any more: it follows"
-            log.warning("from epoch %d on this node's key is %s", header.epoch + 1, text)
+            log.warning(
+                "from epoch %(epoch)d on this node's key is %(change)s",
+                {"epoch": header.epoch + 1, "change": text},
+            )
 
     async def _look_at_space(self) -> None:
         """Tells the operator when the disk fills up. Raises: StorageFailed when the node must stop while it can."""
@@ -463,10 +470,10 @@ class Runner:
         if self._space is Space.STOP:
             await self._on_storage(check_room, directory)
         if self._space < before:
+            refused = "" if self.takes_transactions else ", clients' transactions are refused"
             log.warning(
-                "%s: the file system is filling up%s; free space",
-                directory,
-                "" if self.takes_transactions else ", clients' transactions are refused",
+                "%(directory)s: the file system is filling up%(refused)s; free space",
+                {"directory": directory, "refused": refused},
             )
 
     def _nonces(self, final: FinalBlock) -> Iterator[tuple[Address, int]]:

@@ -22,7 +22,7 @@ class Chatter:
             self._said[level, subject] = (said_ms, left_out + 1)
             return
         more = f" ({left_out} more in the last minutes)" if left_out else ""
-        self._log.log(level, "%s: %s%s", subject, text, more)
+        self._log.log(level, "%(peer)s: %(event)s%(more)s", {"peer": subject, "event": text, "more": more})
         self._said.pop((level, subject), None)
         self._said[level, subject] = (now_ms, 0)
         if len(self._said) > SUBJECTS_MAX:

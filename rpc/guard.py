@@ -443,7 +443,7 @@ class Hush:
             self._left_out += 1
             return
         more = f" ({self._left_out} more before)" if self._left_out else ""
-        _log.warning("%s%s", text, more)
+        _log.warning("%(event)s%(more)s", {"event": text, "more": more})
         self._next, self._left_out = self._clock() + self._seconds, 0
 
 

@@ -425,7 +425,9 @@ def _as_error(fault: Exception, method: str) -> RpcError:
     if isinstance(fault, BlockPruned | InvalidTransaction | StatePruned):
         return Refused(str(fault))
     incident = secrets.token_hex(4)
-    _log.error("incident %s in %s", incident, method, exc_info=fault)
+    _log.error(
+        "incident %(incident)s in %(method)s", {"incident": incident, "method": method}, exc_info=fault
+    )
     return InternalError(incident)
 
 

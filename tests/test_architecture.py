@@ -5,6 +5,7 @@ break it or just do not.
 """
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -339,6 +340,21 @@ def _raises_again(handler: ast.ExceptHandler) -> bool:
     return isinstance(handler.body[-1], ast.Raise)
 
 
+def named_fields(module: Module) -> Iterator[str]:
+    """What a log line tells has names, which are the fields of its JSON."""
+    if not module.lies_in(("node", "p2p", "rpc")):
+        return
+    for node in ast.walk(module.tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        if (dotted_name(node.func.value) or "").split(".")[-1].lstrip("_") != "log":
+            continue
+        for argument in node.args:
+            match argument:
+                case ast.Constant(value=str(text)) if re.search(r"%[^(%]", text.replace("%%", "")):
+                    yield fault(node, f"{text!r} has a field without a name")
+
+
 RULES: tuple[Rule, ...] = (
     arrows,
     private_names,
@@ -350,6 +366,7 @@ RULES: tuple[Rule, ...] = (
     no_set_order,
     no_assert,
     catch_all,
+    named_fields,
 )
 
 
@@ -455,6 +472,8 @@ def test_no_exemption_outlives_its_reason(rule: Rule, home: str) -> None:
         (catch_all, "node.ledger", "try: f()\nexcept (OSError, BaseException): pass"),
         (catch_all, "node.ledger", "try: f()\nexcept: pass"),
         (catch_all, "node.ledger", "import contextlib\nwith contextlib.suppress(Exception): f()"),
+        (named_fields, "node.ledger", "log.info('block %d', 7)"),
+        (named_fields, "p2p.chatter", "self._log.log(level, '%s', 7)"),
     ],
 )
 def test_what_breaks_a_rule_is_found(rule: Rule, name: str, text: str) -> None:
@@ -488,6 +507,7 @@ def test_what_breaks_a_rule_is_found(rule: Rule, name: str, text: str) -> None:
         (catch_all, "node.store", "try: f()\nexcept BaseException:\n    close()\n    raise"),
         (catch_all, "rpc.jsonrpc", "try: f()\nexcept Exception: answer()"),
         (catch_all, "node.ledger", "with suppress(OSError): f()"),
+        (named_fields, "node.ledger", "log.info('block %(height)d, 100 %%', {'height': 7})\nx.info('%d', 7)"),
     ],
 )
 def test_what_keeps_a_rule_passes(rule: Rule, name: str, text: str) -> None:

@@ -185,7 +185,7 @@ class Doorkeeper:
                 self._server.set_tls(tls)
                 log.info("JSON-RPC's certificate is read again")
         except Failure as fault:
-            log.error("%s; the certificate from before stays in use", fault)
+            log.error("%(reason)s; the certificate from before stays in use", {"reason": fault})
 
     async def watch(self) -> None:
         """Looks at the tokens now and then, and parts with clients whose tokens have expired."""
@@ -202,11 +202,11 @@ class Doorkeeper:
             if tokens is None and self._has_list:  # else whoever removes it opens the node
                 raise Failure(Exit.MISSING, f"{self._path}: no such file")
         except Failure as fault:
-            log.error("%s; the tokens from before stay in use", fault)
+            log.error("%(reason)s; the tokens from before stay in use", {"reason": fault})
             return
         self._has_list = tokens is not None
         self._server.set_tokens(tokens)
-        log.info("%d API tokens", len(tokens or ()))
+        log.info("%(tokens)d API tokens", {"tokens": len(tokens or ())})
 
 
 def _version(path: Path) -> tuple[int, int] | None:
@@ -282,4 +282,6 @@ def _say_expiry(path: Path, certificate: x509.Certificate) -> None:
     left = certificate.not_valid_after_utc - datetime.now(UTC)
     if left < timedelta(days=WARNING_DAYS):
         level = logging.ERROR if left < timedelta(days=ERROR_DAYS) else logging.WARNING
-        log.log(level, "%s ends at %s UTC", path, certificate.not_valid_after_utc.strftime("%Y-%m-%d %H:%M"))
+        ends = certificate.not_valid_after_utc.strftime("%Y-%m-%d %H:%M")
+        text = "%(path)s ends at %(ends)s UTC; put a new one with its key in place and send SIGHUP"
+        log.log(level, text, {"path": path, "ends": ends})

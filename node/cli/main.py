@@ -5,12 +5,12 @@ import difflib
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from ctt_state.errors import InvalidGenesis
 from node import VERSION
+from node.cli.logs import say_bug, say_failure
 from node.exits import Exit, Failure
 
 COMMANDS: Final = (
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
         sys.stdout.flush()
     except Failure as failure:
-        print(f"ctt: {failure}", file=sys.stderr)
+        say_failure(options, failure)
         return failure.exit_code
     except InvalidGenesis as invalid:
         print(f"ctt: the genesis document is refused:\n{_list_faults(invalid)}", file=sys.stderr)
@@ -107,8 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return Exit.STORAGE
     except Exception as bug:  # noqa: BLE001  # the root: whatever it is, it is ours, and the exit code says so
-        traceback.print_exc()
-        print(f"ctt: internal error: {bug!r}; please report it with the lines above", file=sys.stderr)
+        say_bug(options, bug)
         return Exit.BROKEN
     return code
 

@@ -60,7 +60,9 @@ def load_node_identity(directory: Path, genesis: Genesis, key: bytes | None) -> 
         raise identity_failure(fault) from None
     days = identity.expires_in_days(now)
     if days < EXPIRY_DAYS:
-        log.warning("the certificate in %s ends in %d days; issue a new one", tls, days)
+        log.warning(
+            "the certificate in %(path)s ends in %(days)d days; issue a new one", {"path": tls, "days": days}
+        )
     _check_address(tls, identity, genesis, key)
     return identity
 
@@ -111,7 +113,10 @@ async def join_network(
             code,
             f"cannot listen for peers on {_listening(options, peers.get(identity.own.name))}: {fault.strerror}",
         ) from None
-    log.info("%s, peers at %s", identity.own.name, where or "nowhere: it only dials")
+    log.info(
+        "%(node)s, peers at %(address)s",
+        {"node": identity.own.name, "address": where or "nowhere: it only dials"},
+    )
     work = (network.run(), peering.run(), keep_revoked(identity, network))
     tasks = [supervised(each, node) for each in work]
     try:
@@ -129,7 +134,7 @@ async def keep_revoked(identity: Identity, network: Network) -> None:
         try:
             identity.reload()
         except IdentityError as fault:
-            log.error("%s; the certificates revoked before stay revoked", fault)
+            log.error("%(reason)s; the certificates revoked before stay revoked", {"reason": fault})
         else:
             network.drop_revoked()
 

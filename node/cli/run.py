@@ -5,7 +5,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,10 @@ import uvloop
 from ctt_state.crypto import public_key
 from ctt_state.genesis import load_genesis
 from ctt_state.units import Hash, hex_of
+from node import VERSION
 from node.cli.door import add_rpc_options, check_exposure, open_door
 from node.cli.init import read_genesis
+from node.cli.logs import add_log_options, say_failure, start_logging
 from node.cli.network import join_network, load_own_identity
 from node.cli.options import add_directory, named_peer, port, positive_int
 from node.cli.process import prepare_process
@@ -62,9 +63,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--genesis", type=Path, metavar="FILE", help="refuse to run unless DIR holds this document's chain"
     )
-    parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: info"
-    )
+    add_log_options(parser)
     add_rpc_options(parser.add_argument_group("JSON-RPC"))
     _add_pool_options(parser.add_argument_group("transactions that wait"))
     _add_peer_options(parser.add_argument_group("peers"))
@@ -104,9 +103,7 @@ def _add_pool_options(group: argparse._ArgumentGroup) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    start_logging(options)
     check_exposure(options)
     prepare_process()
     expected = load_genesis(read_genesis(options.genesis)).hash if options.genesis else None
@@ -124,15 +121,15 @@ def run(options: argparse.Namespace) -> int:
             if journal is not None:
                 journal.close()
     except DiskSilent as failure:
-        _leave_at_once(failure)
+        _leave_at_once(options, failure)
     finally:
         ledger.close()
     return 0
 
 
-def _leave_at_once(failure: Failure) -> NoReturn:
+def _leave_at_once(options: argparse.Namespace, failure: Failure) -> NoReturn:
     """Without closing the store or joining the thread that hangs in it."""
-    print(f"ctt: {failure}", file=sys.stderr, flush=True)
+    say_failure(options, failure)
     os._exit(failure.exit_code)
 
 
@@ -169,7 +166,10 @@ async def _run(
         server = await stack.enter_async_context(open_door(options, node))
         server.metrics.register(NodeMetrics(node, None if identity is None else identity.expires))
         height = node.head.block.header.height
-        log.info("chain %d at block %d, JSON-RPC at %s", ledger.chain.chain_id, height, server.url)
+        log.info(
+            "chain %(chain)d at block %(height)d, JSON-RPC at %(url)s",
+            {"chain": ledger.chain.chain_id, "height": height, "url": server.url, "version": VERSION},
+        )
         _say_role(ledger, key, height)
         if identity is not None and peering is not None:
             await stack.enter_async_context(join_network(options, ledger, node, peering, identity))
@@ -178,7 +178,7 @@ async def _run(
         await node.run()
     if journal is not None:
         journal.note_clean()
-    log.info("stopped at block %d", node.head.block.header.height)
+    log.info("stopped at block %(height)d", {"height": node.head.block.header.height})
 
 
 def is_clean(journal: Journal | None) -> bool:
@@ -190,7 +190,10 @@ def _say_role(ledger: Ledger, key: bytes | None, height: int) -> None:
     if key is None:
         log.info("no key: this node follows, and never votes")
     elif ledger.next_validators().place_of_key(public_key(key)) is None:
-        log.info("key %s is not a validator at height %d: following", hex_of(public_key(key)), height)
+        log.info(
+            "key %(key)s is not a validator at height %(height)d: following",
+            {"key": hex_of(public_key(key)), "height": height},
+        )
 
 
 def _stop_on_signals(node: Node) -> None:
