@@ -1,11 +1,15 @@
-"""What a node asks of its process before it opens anything."""
+"""What a node asks of its process before it opens anything, and what it tells whoever started it."""
 
+import os
 import resource
+import socket
+from contextlib import suppress
 from typing import Final
 
 from node.exits import Exit, Failure
 
 OPEN_FILES_MIN: Final = 1_024
+NOTIFY_SOCKET: Final = "NOTIFY_SOCKET"  # where systemd listens for units of Type=notify
 
 
 def prepare_process() -> None:
@@ -21,3 +25,13 @@ def prepare_process() -> None:
             Exit.CONFIGURATION,
             f"open files {most}; need at least {OPEN_FILES_MIN}, better 4096 (ulimit -n 4096)",
         )
+
+
+def tell_service_manager(state: str) -> None:
+    """`READY=1` or `STOPPING=1` to systemd (sd_notify(3)); nothing without it, and nothing fails for want of it."""
+    address = os.environ.get(NOTIFY_SOCKET, "")
+    if not address.startswith(("/", "@")):
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+        manager.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
+        manager.send(state.encode())

@@ -21,7 +21,7 @@ from node.cli.init import read_genesis
 from node.cli.logs import add_log_options, say_failure, start_logging
 from node.cli.network import join_network, load_own_identity
 from node.cli.options import add_directory, named_peer, port, positive_int
-from node.cli.process import prepare_process
+from node.cli.process import prepare_process, tell_service_manager
 from node.consensus.settings import Settings
 from node.exits import Failure
 from node.journal import Journal
@@ -175,6 +175,7 @@ async def _run(
             await stack.enter_async_context(join_network(options, ledger, node, peering, identity))
         pulse = asyncio.create_task(node.pulse.run())
         stack.callback(pulse.cancel)
+        tell_service_manager("READY=1")
         await node.run()
     if journal is not None:
         journal.note_clean()
@@ -203,6 +204,7 @@ def _stop_on_signals(node: Node) -> None:
 
     def stop() -> None:
         log.info("stopping")
+        tell_service_manager("STOPPING=1")
         node.stop()
         for number in signals:
             loop.remove_signal_handler(number)
