@@ -36,6 +36,8 @@ HOSTS_ALWAYS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Wallets that live in the browser send the origin of their extension, which no page can pretend to be.
 EXTENSION_SCHEMES: Final = ("chrome-extension://", "moz-extension://", "safari-web-extension://")
 
+GOODBYE_S: Final = 1.0  # for WebSockets to hear that the node stops, before they are cut off
+
 _PAGES: Final = ("/health", "/ready", "/metrics")
 _FULL: Final = "overloaded: the places of clients without a meter's or an operator's token are taken"
 _HOLDS_ENOUGH: Final = "overloaded: the node holds as many requests and unread replies as it may"
@@ -141,14 +143,14 @@ class RpcServer:
         self.door.open()
 
     async def stop(self) -> None:
-        """Takes no more connections, tells the WebSockets, ends what is left."""
+        """Takes no more connections, tells the WebSockets, ends what is left: within three seconds, whatever they do."""
         if self._listener is not None:
             self._listener.close()
         self.door.close()
         for handshake in self._handshakes:
             handshake.cancel()
-        for socket in list(self._sockets):
-            await socket.say_goodbye()
+        if goodbyes := [asyncio.create_task(socket.say_goodbye()) for socket in self._sockets]:
+            await asyncio.wait(goodbyes)
         await self._http.shutdown(timeout=1.0)
         if self._listener is not None:
             await self._listener.wait_closed()
@@ -478,7 +480,15 @@ class _Socket:
             self._ended.set_result(reason)
 
     async def say_goodbye(self) -> None:
-        await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the node stops")
+        """Cuts off whoever does not take it at once."""
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the node stops")
+        except (
+            TimeoutError,
+            asyncio.CancelledError,
+        ):  # who waits for room to write may be cancelled by another's end
+            self._cut_off()
 
     async def _read(self, tasks: asyncio.TaskGroup) -> None:
         """Until the client goes. While too many of its requests are at work, nothing more is read."""
