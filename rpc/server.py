@@ -143,7 +143,7 @@ class RpcServer:
         self.door.open()
 
     async def stop(self) -> None:
-        """Takes no more connections, tells the WebSockets, ends what is left: within three seconds, whatever they do."""
+        """Takes no more connections, tells the WebSockets, ends what is left: in three seconds, whatever they do."""
         if self._listener is not None:
             self._listener.close()
         self.door.close()
