@@ -71,7 +71,7 @@ LOCK = --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-u
 	--no-emit-find-links --no-emit-options $(LOCK_ARGS)
 
 clean:  ## removes the environment and all caches; data/ stays
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/clients/node_modules
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/clients/node_modules bench/peers/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): requirements.lock $(SOURCES)

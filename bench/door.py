@@ -138,7 +138,7 @@ class Sender(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._answer = bytearray()
-        self._done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._done: asyncio.Future[bytes] | None = None  # while a request is under way
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
@@ -153,12 +153,12 @@ class Sender(asyncio.Protocol):
         self._answer += data
         head, _, body = self._answer.partition(b"\r\n\r\n")
         length = CONTENT_LENGTH.search(head)
-        if length and len(body) >= int(length[1]):
+        if self._done and length and len(body) >= int(length[1]):
             self._answer = bytearray()
             self._done.set_result(bytes(body))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._done.done():
+        if self._done and not self._done.done():
             self._done.set_exception(ConnectionError("the node closed a connection"))
 
 

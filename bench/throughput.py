@@ -83,37 +83,38 @@ class Blocks:
         return [(b - a) * 1_000 for a, b in zip(self.arrivals, self.arrivals[1:], strict=False)]
 
 
-async def prepare_meters(client: Client, chain_id: int, run: str) -> list[BenchMeter]:
-    """Certifies, registers and confirms the benchmark's meters and buys their prosumers empty tokens."""
+async def prepare_meters(client: Client, chain_id: int, run: str, count: int = METERS) -> list[BenchMeter]:
+    """Certifies, registers and confirms so many meters and buys their prosumers empty tokens."""
     treasurer = Wallet(client, TREASURER_KEY, chain_id)
-    owners = [Wallet(client, bench_key(run, "owner", number), chain_id) for number in range(METERS)]
-    meters = [Wallet(client, bench_key(run, "meter", number), chain_id) for number in range(METERS)]
+    owners = [Wallet(client, bench_key(run, "owner", number), chain_id) for number in range(count)]
+    meters = [Wallet(client, bench_key(run, "meter", number), chain_id) for number in range(count)]
     (price,) = await client.read(CTT, "emptyTokenPrice()")
     value = price * TOKENS_PER_PROSUMER
     certify = "certifyMeter(address,uint8,uint64,bool)"
-    for first in range(0, METERS, SETUP_IN_FLIGHT):
-        share = range(first, min(first + SETUP_IN_FLIGHT, METERS))
-        await _settle(
+    for first in range(0, count, SETUP_IN_FLIGHT):
+        share = range(first, min(first + SETUP_IN_FLIGHT, count))
+        await settle(
             client, [await treasurer.send(CTT, certify, meters[i].address, 1, 0, False) for i in share]
         )
-        await _settle(client, [await treasurer.send_raw(owners[i].address, value) for i in share])
-        await _settle(
+        await settle(client, [await treasurer.send_raw(owners[i].address, value) for i in share])
+        await settle(
             client, [await owners[i].send(CTT, "register(address)", meters[i].address) for i in share]
         )
-        await _settle(
+        await settle(
             client, [await meters[i].send(CTT, "confirm(address)", owners[i].address) for i in share]
         )
         buys = [
             owners[i].send(CTT, "buyEmptyTokens(uint256)", TOKENS_PER_PROSUMER, value=value) for i in share
         ]
-        await _settle(client, [await buy for buy in buys])
+        await settle(client, [await buy for buy in buys])
     return [
         BenchMeter(bench_key(run, "meter", number), owner.address, nonce=1)
         for number, owner in enumerate(owners)
     ]
 
 
-async def _settle(client: Client, hashes: list[str]) -> None:
+async def settle(client: Client, hashes: list[str]) -> None:
+    """Raises: RuntimeError when one of them was refused."""
     for receipt in await asyncio.gather(*(client.receipt(each) for each in hashes)):
         if receipt["status"] != "0x1":
             raise RuntimeError(f"set-up transaction failed: {receipt['transactionHash']}")
@@ -227,12 +228,26 @@ def report(load: Load, blocks: Blocks, start: float, sent_seconds: float, cpu_us
 
 
 def cpu_seconds(pid: int | None) -> float:
-    """The process's user and system time so far; 0 when it is not known."""
+    """User and system time so far of the process and all that it started; 0 when it is not known."""
     if pid is None:
         return 0.0
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(_ticks(each) for each in process_tree(pid)) / os.sysconf("SC_CLK_TCK")
+
+
+def process_tree(pid: int) -> list[int]:
+    """The process and all below it."""
+    children = [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    return [pid, *(each for child in children for each in process_tree(child))]
+
+
+def _ticks(pid: int) -> int:
+    """Those of its children that have ended count too."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15]))
 
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:
