@@ -30,12 +30,9 @@ class Status:
     def trouble(self) -> str | None:
         """None of a healthy node; else a line whose first word tells programs what it is."""
         if self.node["trouble"] is not None:
-            return str(self.node["trouble"])
-        return (
-            None
-            if self.chain["finality"] == "live"
-            else "stalled: the newest final block is more than 5 s old"
-        )
+            return _plain(self.node["trouble"])
+        is_live = self.chain["finality"] == "live"
+        return None if is_live else "stalled: the newest final block is more than 5 s old"
 
     @property
     def missing(self) -> list[str]:
@@ -54,7 +51,7 @@ class Status:
 
 
 def name_of(validator: dict[str, Any]) -> str:
-    return str(validator["name"] or validator["address"])
+    return _plain(validator["name"] or validator["address"])
 
 
 async def read_status(client: Client) -> Status:
@@ -87,16 +84,14 @@ def render(status: Status, url: str) -> RenderableType:
     for name, text, style in _rows(status):
         figures.add_row(Text(name, style="dim"), Text(text, style=style))
     colour = GOOD if status.trouble is None else BAD
-    panel = Panel(
-        figures, title=f"{status.node['clientVersion']} at {url}", border_style=colour, expand=False
-    )
+    panel = Panel(figures, title=Text(_node(status, url)), border_style=colour, expand=False)
     return Group(panel, _validators(status))
 
 
 def lines(status: Status, url: str) -> str:
     """The same for a pipe."""
-    rows = [("node", f"{status.node['clientVersion']} at {url}"), *((a, b) for a, b, _ in _rows(status))]
-    return "\n".join(f"{name:<11} {text}" for name, text in rows)
+    rows = [("node", _node(status, url), PLAIN), *_rows(status)]
+    return "\n".join(f"{name:<11} {text}" for name, text, _ in rows)
 
 
 def line(status: Status) -> str:
@@ -105,26 +100,35 @@ def line(status: Status) -> str:
     missing = f"  missing: {', '.join(status.missing)}" if status.missing else ""
     return (
         f"{status.trouble or 'healthy'}  block {chain['height']:,}  {status.blocks_per_second:.2f} blocks/s  "
-        f"final in {_ms(node['finalityMs'])}  {chain['peers']} peers  pool {chain['pool']['pending']:,}  "
+        f"final in {_ms(node['finalityMs'])}  {chain['peers']:,} peers  pool {chain['pool']['pending']:,}  "
         f"lag {_ms(node['loopLagMs'])}{missing}"
     )
+
+
+def _node(status: Status, url: str) -> str:
+    return f"{_plain(status.node['clientVersion'])} at {url}"
+
+
+def _plain(text: object) -> str:
+    """Another's text without what would move the cursor."""
+    return "".join([each if each.isprintable() else "?" for each in str(text)])
 
 
 def _rows(status: Status) -> Iterator[tuple[str, str, str]]:
     """Name, text and style of each figure."""
     chain, node = status.chain, status.node
     yield "state", status.trouble or "healthy", f"bold {GOOD if status.trouble is None else BAD}"
-    yield "chain", f"{chain['chainId']}, epoch {chain['epoch']}, view {chain['view']:,}", PLAIN
-    yield "block", f"{chain['height']:,}  {chain['blockHash'][:18]}…", "bold"
+    yield "chain", f"{chain['chainId']:d}, epoch {chain['epoch']:,}, view {chain['view']:,}", PLAIN
+    yield "block", f"{chain['height']:,}  {_plain(chain['blockHash'])[:18]}…", "bold"
     yield "rate", f"{status.blocks_per_second:.2f} blocks/s", PLAIN
     yield "finality", _spread(node["finalityMs"]), PLAIN
     yield "validators", _heard(status), BAD if status.missing else PLAIN
-    yield "peers", str(chain["peers"]), PLAIN
+    yield "peers", f"{chain['peers']:,}", PLAIN
     yield "pool", f"{chain['pool']['pending']:,} pending, {chain['pool']['queued']:,} queued", PLAIN
     yield "loop lag", _spread(node["loopLagMs"]), PLAIN
     yield "disk", *_room(node["storage"])
     if ctt := chain.get("ctt"):
-        yield "tokens", f"{ctt['tokens']:,} hold {ctt['energyStored']}", PLAIN
+        yield "tokens", f"{ctt['tokens']:,} hold {_plain(ctt['energyStored'])}", PLAIN
 
 
 def _heard(status: Status) -> str:

@@ -119,6 +119,19 @@ async def test_who_is_no_node_or_refuses_is_unavailable(ctt: Ctt, least: Role) -
     assert "does not answer as a node" in told.err and told.err.count("\n") == 1
 
 
+async def test_a_node_of_another_release_or_one_that_lies_does_no_harm(
+    ctt: Ctt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served() as node:
+        node.world.client_version = "ctt/\x1b[2J[red]"
+        assert "node        ctt/?[2J[red] at" in (await ask(ctt, node)).out
+        async with Client(node.url) as client:
+            assert "ctt/?[2J[red] at http" in show(await read_status(client))
+        monkeypatch.setattr(RpcWorld, "peer_count", lambda _: "many")
+        told = await ask(ctt, node)
+        assert told.code == 69 and "does not answer as a node: Cannot specify ','" in told.err
+
+
 async def test_watching_goes_on_while_the_node_is_away() -> None:
     command = [sys.executable, "-m", "node.cli.main", "status", "--watch", "--every", "0.05", "--json"]
     async with served() as node:

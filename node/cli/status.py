@@ -4,9 +4,11 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn, TypeVar
 
 import aiohttp
 from rich.console import Console
@@ -20,6 +22,7 @@ from node.cli.transact import RPC_URL, bounded, read_token, rpc_url
 from node.exits import Exit, Failure
 
 TIMEOUT_SECONDS: Final = 5.0
+T = TypeVar("T")
 EPILOG: Final = """\
 The exit code is 0 of a healthy node, 75 of one that is stalled, syncing, stopping or short of disk space, and 69 when
 none answers. With --watch it goes on until Ctrl-C, also while the node is away.
@@ -62,21 +65,50 @@ def run(options: argparse.Namespace) -> int:
 
 async def _tell(options: argparse.Namespace, token: str | None) -> int:
     """Raises: Failure (69)."""
+    with _answering(options):
+        async with Client(options.rpc, token) as client:
+            status = await bounded(read_status(client), options)
+        if options.json:
+            print(json.dumps(status.to_json(), indent=2))
+        elif sys.stdout.isatty():
+            Console().print(render(status, options.rpc))
+        else:
+            print(lines(status, options.rpc))
+        return 0 if status.trouble is None else Exit.NOT_READY
+
+
+async def _watch(options: argparse.Namespace, token: str | None) -> NoReturn:
+    """A screen on a terminal, else lines."""
+    if options.json or not sys.stdout.isatty():
+        async for said in _again_and_again(options, token, _json_line if options.json else line):
+            print(said if isinstance(said, str) else _failure_line(said, as_json=options.json), flush=True)
+    with Live(screen=True, auto_refresh=False) as live:
+        async for page in _again_and_again(options, token, partial(render, url=options.rpc)):
+            live.update(Text(str(page), "bold red") if isinstance(page, Failure) else page, refresh=True)
+    raise AssertionError("unreachable")
+
+
+async def _again_and_again(
+    options: argparse.Namespace, token: str | None, show: Callable[[Status], T]
+) -> AsyncIterator[T | Failure]:
+    """For ever: what is shown of the node, or why it cannot be."""
     async with Client(options.rpc, token) as client:
-        status = await _read(client, options)
-    if options.json:
-        print(json.dumps(status.to_json(), indent=2))
-    elif sys.stdout.isatty():
-        Console().print(render(status, options.rpc))
-    else:
-        print(lines(status, options.rpc))
-    return 0 if status.trouble is None else Exit.NOT_READY
+        while True:
+            shown: T | Failure
+            try:
+                with _answering(options):
+                    shown = show(await bounded(read_status(client), options))
+            except Failure as failure:
+                shown = failure
+            yield shown
+            await asyncio.sleep(options.every)
 
 
-async def _read(client: Client, options: argparse.Namespace) -> Status:
-    """Raises: Failure (69)."""
+@contextmanager
+def _answering(options: argparse.Namespace) -> Iterator[None]:
+    """Raises: Failure (69) for what is no node, or one of a release that says something else."""
     try:
-        return await bounded(read_status(client), options)
+        yield
     except RpcError as refusal:
         raise Failure(Exit.UNAVAILABLE, f"the node refuses: {refusal}") from None
     except (aiohttp.ClientError, KeyError, TypeError, ValueError) as fault:
@@ -84,33 +116,9 @@ async def _read(client: Client, options: argparse.Namespace) -> Status:
         raise Failure(Exit.UNAVAILABLE, f"{options.rpc} does not answer as a node: {cause}") from None
 
 
-async def _watch(options: argparse.Namespace, token: str | None) -> int:
-    """For ever: a screen on a terminal, else lines."""
-    if options.json or not sys.stdout.isatty():
-        async for found in _again_and_again(options, token):
-            print(_line(found, as_json=options.json), flush=True)
-    with Live(screen=True, auto_refresh=False) as live:
-        async for found in _again_and_again(options, token):
-            page = (
-                render(found, options.rpc)
-                if isinstance(found, Status)
-                else Text(str(found), style="bold red")
-            )
-            live.update(page, refresh=True)
-    raise AssertionError("unreachable")
+def _json_line(status: Status) -> str:
+    return json.dumps(status.to_json())
 
 
-async def _again_and_again(options: argparse.Namespace, token: str | None) -> AsyncIterator[Status | Failure]:
-    async with Client(options.rpc, token) as client:
-        while True:
-            try:
-                yield await _read(client, options)
-            except Failure as failure:
-                yield failure
-            await asyncio.sleep(options.every)
-
-
-def _line(found: Status | Failure, *, as_json: bool) -> str:
-    if isinstance(found, Failure):
-        return json.dumps({"healthy": False, "trouble": str(found)}) if as_json else str(found)
-    return json.dumps(found.to_json()) if as_json else line(found)
+def _failure_line(failure: Failure, *, as_json: bool) -> str:
+    return json.dumps({"healthy": False, "trouble": str(failure)}) if as_json else str(failure)
