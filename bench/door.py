@@ -27,7 +27,15 @@ import uvloop
 
 from apps.client import Client, RpcError
 from bench.local_node import local_node
-from bench.throughput import BATCH, DRAIN_SECONDS_MAX, Blocks, bodies_of, closed_loop, prepare_meters
+from bench.throughput import (
+    BATCH,
+    DRAIN_SECONDS_MAX,
+    Blocks,
+    bodies_of,
+    closed_loop,
+    cpu_seconds,
+    prepare_meters,
+)
 from bench.workload import bench_key, percentile, sign_readings
 from ctt_state.transaction import sign_transaction
 from ctt_state.units import Address, hex_of
@@ -259,8 +267,7 @@ class Work:
         }
 
     def _now(self) -> tuple[float, float]:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), time.process_time()
+        return cpu_seconds(self.pid), time.process_time()
 
 
 def resident_mib(pid: int) -> float:

@@ -167,8 +167,7 @@ class Node:
         self._outside = outside or Alone()
         self.pulse = Pulse()
         self._pool = Mempool(ledger.chain, limits, self._role_of)
-        self._recovery = SenderRecovery()
-        self._block_recovery = SenderRecovery()  # clients' load must not keep a block waiting
+        self._recovery = SenderRecovery(ledger.chain.chain_id)
         self._final = Listeners()
         self._final.add(self._note_final)
         self._final_ms = clocks().mono_ms  # when the newest final block came
@@ -204,7 +203,6 @@ class Node:
             await self.runner.run()
         finally:
             self._recovery.close()
-            self._block_recovery.close()
 
     def stop(self) -> None:
         self.runner.stop()
@@ -400,7 +398,8 @@ class Node:
         known = [self._pool.get(keccak(raw)) for raw in block.transactions]
         missing = [raw for raw, signed in zip(block.transactions, known, strict=True) if signed is None]
         transactions = decode_transactions(block._replace(transactions=tuple(missing)), self.parameters)
-        found = iter(zip(transactions, await self._block_recovery.recover(transactions), strict=True))
+        senders = await self._recovery.recover(transactions, is_urgent=True)
+        found = iter(zip(transactions, senders, strict=True))
         return [signed or _signed(*next(found)) for signed in known]
 
     # --------------------------------------------------------------------------------------------------------------

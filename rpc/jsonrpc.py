@@ -250,6 +250,48 @@ def _check_envelope(item: dict[str, Json]) -> str:
 # --- answering -----------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class _Roomed:
+    """A method whose calls need room."""
+
+    name: str
+    member: bytes  # as a request names it
+    check_room: Callable[[Any, int], None]
+    in_line: int = 0  # calls that were let in and not begun
+
+
+class Unread:
+    """A batch of calls that need room, before it is read: under a flood, to read them all would cost more than to run
+    those that are taken. Those that stand in line for their turn (`with`) have their room already."""
+
+    def __init__(
+        self, method: _Roomed, body: bytes, count: int, answered: "Counter[tuple[str, str]]"
+    ) -> None:
+        self._method = method
+        self._body = body
+        self._count = count
+        self._answered = answered
+
+    def refuse(self, caller: object) -> str | None:
+        """The reply when there is no room."""
+        try:
+            self._method.check_room(caller, self._method.in_line + self._count)
+        except Exception as fault:  # noqa: BLE001  as for a call that is run
+            ids = _ID_MEMBER.findall(self._body)
+            if len(ids) != self._count:
+                return None
+            error = _as_error(fault, self._method.name)
+            self._answered[self._method.name, error.outcome] += self._count
+            return _refuse_all(ids, error)
+        return None
+
+    def __enter__(self) -> None:
+        self._method.in_line += self._count
+
+    def __exit__(self, *_: object) -> None:
+        self._method.in_line -= self._count
+
+
 class Dispatcher:
     """Answers requests from the table of methods. The clock is monotonic, in seconds."""
 
@@ -262,7 +304,7 @@ class Dispatcher:
         self._ordinary_calls = 0
         self.answered: Counter[tuple[str, str]] = Counter()  # calls, by method and outcome
         self._roomed = [
-            (f'"{method.name}"'.encode(), method.name, method.room)
+            _Roomed(method.name, f'"{method.name}"'.encode(), method.room)
             for method in methods.values()
             if method.room
         ]
@@ -291,23 +333,14 @@ class Dispatcher:
             self._ordinary_calls -= len(calls)
             client.calls -= len(calls)
 
-    def refuse_unread(self, body: bytes, caller: object) -> str | None:
-        """The reply to a batch of nothing but calls that there is no room for: under a flood, to read them all would
-        cost more than to run those that are taken. None for any other request."""
+    def unread(self, body: bytes) -> "Unread | None":
+        """The request, if it is a batch of nothing but calls of a method that needs room."""
         if not body.startswith(b"["):
             return None
         count = body.count(_METHOD_MEMBER)
-        for member, name, check_room in self._roomed:
-            if 0 < count <= self._limits.batch_items_max and body.count(member) == count:
-                try:
-                    check_room(caller, count)
-                except Exception as fault:  # noqa: BLE001  as for a call that is run
-                    ids = _ID_MEMBER.findall(body)
-                    if len(ids) != count:
-                        return None
-                    error = _as_error(fault, name)
-                    self.answered[name, error.outcome] += count
-                    return _refuse_all(ids, error)
+        for method in self._roomed:
+            if 0 < count <= self._limits.batch_items_max and body.count(method.member) == count:
+                return Unread(method, body, count, self.answered)
         return None
 
     def _count(self, method: Method | None, result: Any) -> None:

@@ -10,7 +10,7 @@ import re
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from importlib.resources import files
@@ -341,16 +341,16 @@ class RpcServer:
         return response
 
     async def _answer(self, body: bytes, caller: Caller, client: Client) -> str | None:
-        if refusal := self._dispatcher.refuse_unread(body, caller):
+        unread = self._dispatcher.unread(body)
+        if unread and (refusal := unread.refuse(caller)):
             return refusal
         if self._holds_enough(client):
             return error_reply(None, TryLater(_HOLDS_ENOUGH))
         self._held_bytes += len(body)
         try:
-            await self._turnstile.turn(1 + len(body) // PIECE_BYTES, is_reserved=client.is_reserved)
-            # While it stood in line, others may have taken the room.
-            refusal = self._dispatcher.refuse_unread(body, caller)
-            return refusal or await self._dispatcher.answer(body, caller, client)
+            with unread or nullcontext():
+                await self._turnstile.turn(1 + len(body) // PIECE_BYTES, is_reserved=client.is_reserved)
+            return await self._dispatcher.answer(body, caller, client)
         finally:
             self._held_bytes -= len(body)
 

@@ -84,4 +84,3 @@ async def served_ledger(ledger: Ledger) -> AsyncIterator[RpcClient]:
     finally:
         await server.stop()
         node._recovery.close()
-        node._block_recovery.close()

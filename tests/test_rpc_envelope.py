@@ -116,7 +116,9 @@ def answer_text(
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Any:
     dispatcher = Dispatcher(TABLE.methods, limits or EnvelopeLimits(), clock)
-    return dispatcher.refuse_unread(body, None) or asyncio.run(dispatcher.answer(body, None))
+    unread = dispatcher.unread(body)
+    refusal = unread.refuse(None) if unread else None
+    return refusal or asyncio.run(dispatcher.answer(body, None))
 
 
 def answer(body: Any, **options: Any) -> Any:
@@ -371,6 +373,15 @@ def test_a_batch_without_room_is_not_read() -> None:
     assert [each["error"]["message"] for each in answer(calls)] == [f"{PLACES} places"] * 3
     assert [each["error"]["code"] for each in answer(calls[:2])] == [-32602] * 2
     assert handed_over == []
+
+
+def test_a_batch_that_stands_in_line_has_its_room_already() -> None:
+    dispatcher = Dispatcher(TABLE.methods, EnvelopeLimits(), lambda: 0.0)
+    first, second = (dispatcher.unread(json.dumps(sitting(*ids)).encode()) for ids in ((1, 2), (3,)))
+    assert first and second and second.refuse(None) is None
+    with first:
+        assert [each["id"] for each in json.loads(second.refuse(None) or "[]")] == [3]
+    assert second.refuse(None) is None
 
 
 @pytest.mark.parametrize(
