@@ -13,7 +13,7 @@ from rich.text import Text
 from apps.client import Client, RpcError
 
 SILENT_MS: Final = 10_000  # a validator that was last heard longer ago is missing
-RATE_BLOCKS: Final = 60  # over which the rate is taken
+RATE_BLOCKS: Final = 15  # over which the rate is taken: soon after a start without the time before
 GIB: Final = 2**30
 GOOD, BAD, PLAIN = "green", "red", ""
 
