@@ -130,9 +130,12 @@ class SenderRecovery:
                     deaths = 0
                     self._finish(senders)
                 deaths += 1
-                _log.error("the process that checks signatures %s; starting another", self._worker.end())
+                _log.error(
+                    "the process that checks signatures %(end)s; starting another",
+                    {"end": self._worker.end()},
+                )
         except OSError as fault:
-            _log.error("the process that checks signatures cannot be started: %s", fault)
+            _log.error("the process that checks signatures cannot be started: %(reason)s", {"reason": fault})
         finally:
             self._worker = None
             self._fail_all(RecoveryLost)
