@@ -31,8 +31,8 @@ ARROWS = {
 
 # Of a library, or a part of one, and the only modules that may import it.
 OWNERS = {
-    "plyvel": ("node.store",),
-    "coincurve": ("ctt_state.crypto",),
+    "plyvel": ("node.store", "bench.limits"),
+    "coincurve": ("ctt_state.crypto", "bench.limits"),
     "sha3": ("ctt_state.crypto",),
     "aiohttp.web": ("rpc.server", "rpc.guard"),
 }

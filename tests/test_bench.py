@@ -95,10 +95,16 @@ def test_market_at_two_sizes(tmp_path: Path) -> None:
 
 
 def test_profile_names_each_step(tmp_path: Path) -> None:
-    told = result("bench.profile", "--tokens", 1_000, "--blocks", 2, "--transactions", 50, "--dir", tmp_path)
+    small = ("--tokens", 1_000, "--blocks", 2, "--transactions", 50, "--seconds", 0.3)
+    told = result("bench.profile", *small, "--dir", tmp_path)
+    steps = told["steps"]
     assert told["tokens"] == 1_000
-    assert {"recover_sender", "pool_add", "apply", "commit", "render_receipt"} <= set(told["cpu_us"])
-    assert abs(told["total_us"] - sum(told["cpu_us"].values())) < 1
+    assert {"http_single", "recover", "pool_add", "execute_refill", "execute_consume"} <= set(steps)
+    assert {"tree_update", "proposal", "leveldb_write", "receipt_reply"} <= set(steps)
+    assert all(step["limit_us"] > 0 for step in steps.values() if "limit" in step)
+    assert steps["execute_refill"]["peak_bytes"] > 0 and steps["recover"]["cpu_us"] > 0
+    assert 0 < told["total_us"]["http_batch"] < told["total_us"]["http_single"]
+    assert told["counts"]["gas"] > 21_000 and told["counts"]["records_written"] > 2
     assert list(tmp_path.iterdir()) == []
 
 

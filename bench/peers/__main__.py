@@ -62,13 +62,16 @@ class Peer:
         for pid in process_tree(self.pid):
             os.kill(pid, signal.SIGSTOP)
 
+    def resume(self) -> None:
+        for pid in process_tree(self.pid):
+            os.kill(pid, signal.SIGCONT)
+
     async def go_on(self) -> None:
         """Until its blocks come at their pace: what it missed it may make up for by a burst of them.
 
         Raises: TimeoutError and what a client raises.
         """
-        for pid in process_tree(self.pid):
-            os.kill(pid, signal.SIGCONT)
+        self.resume()
         async with Client(self.url) as client, asyncio.timeout(CALM_SECONDS_MAX):
             height, more = await _height(client), 0
             while not 0 < more <= BLOCKS_A_SECOND_MAX:
@@ -218,7 +221,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 raise
             result["anvil_ended"] = f"with code {anvil.returncode}; {options.memory_mib} MiB were its limit"
         finally:
-            os.kill(pid, signal.SIGCONT)  # it cannot end while it is stopped
+            peers[0].resume()  # it cannot end while it is stopped
     return result
 
 
