@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from importlib.resources import files
 from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
@@ -89,6 +88,7 @@ class ServerConfig:
     rules: AccessRules = field(default_factory=AccessRules)
     tokens: Sequence[Token] | None = None  # None: whoever is on this machine is trusted
     tls: Tls | None = None
+    pages: Mapping[str, tuple[str, bytes]] = field(default_factory=dict)  # content type and content by path
 
 
 class _NotServed(Exception):
@@ -133,7 +133,6 @@ class RpcServer:
         self._held_bytes = 0
         self._refused: Counter[int] = Counter()  # by HTTP status
         self.metrics = make_registry(self._state)
-        self._page = (files("rpc") / "explorer" / "index.html").read_text(encoding="utf-8")
 
     async def start(self) -> None:
         """Raises: OSError when the address cannot be had."""
@@ -263,7 +262,7 @@ class RpcServer:
         return {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin, hdrs.VARY: "Origin"}
 
     async def _route(self, request: web.BaseRequest, allowed: dict[str, str]) -> web.StreamResponse:
-        if request.path not in ("/", *_PAGES):
+        if request.path not in ("/", *_PAGES) and request.path not in self.config.pages:
             raise _NotServed(404, "not found: JSON-RPC is at /")
         if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
             if request.path == "/" and request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
@@ -279,8 +278,10 @@ class RpcServer:
 
     def _serve_page(self, request: web.BaseRequest) -> web.Response:
         """The explorer to a browser, one line of health to everyone else."""
-        if request.path == "/" and "text/html" in request.headers.get(hdrs.ACCEPT, ""):
-            return web.Response(text=self._page, content_type="text/html", headers=_PAGE_HEADERS)
+        page = self.config.pages.get(request.path)
+        if page and (request.path != "/" or "text/html" in request.headers.get(hdrs.ACCEPT, "")):
+            content_type, body = page
+            return web.Response(body=body, content_type=content_type, charset="utf-8", headers=_PAGE_HEADERS)
         chain = self.door.chain
         state = "syncing" if chain.is_syncing() else "ok"
         return web.Response(text=f"{state} height {chain.head.block.header.height}\n")
@@ -583,7 +584,7 @@ _PREFLIGHT: Final = {
 }
 _PAGE_HEADERS: Final = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Cache-Control": "no-cache",

@@ -72,14 +72,22 @@ async def test_health_tells_the_height_and_whether_it_syncs(node: Served) -> Non
         assert (response.status, await response.text()) == (200, "syncing height 1\n")
 
 
-async def test_a_browser_gets_the_explorer(node: Served) -> None:
-    async with node.http.get(node.url, headers={"Accept": "text/html,*/*"}) as response:
-        page = await response.text()
-
-    assert response.status == 200
-    assert response.content_type == "text/html"
-    assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
-    assert "eth_subscribe" in page and len(page) < 32_000
+async def test_a_browser_gets_the_pages_and_nothing_from_elsewhere() -> None:
+    pages = {"/": ("text/html", b"<p>\xc3\xa9</p>"), "/static/a.js": ("text/javascript", b"let a")}
+    async with served(config=make_config(pages=pages)) as node:
+        for path, accept, content_type, text in (
+            ("/", "text/html,*/*", "text/html", "<p>\xe9</p>"),
+            ("/static/a.js", "*/*", "text/javascript", "let a"),
+            ("/", "*/*", "text/plain", "ok height 1\n"),
+        ):
+            async with node.http.get(node.url + path, headers={"Accept": accept}) as response:
+                assert (response.status, response.content_type) == (200, content_type)
+                assert await response.text() == text
+                if content_type != "text/plain":
+                    policy = response.headers["Content-Security-Policy"]
+                    assert policy.startswith("default-src 'none'") and "unsafe" not in policy
+        async with node.http.get(node.url + "/static/b.js") as response:
+            assert response.status == 404
 
 
 async def test_a_notification_has_no_reply(node: Served) -> None:

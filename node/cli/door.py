@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from apps.explorer import load_pages
 from node.cli.access import TOKENS_FILE, load_tokens
 from node.cli.certificates import identity_failure
 from node.cli.network import supervised
@@ -47,6 +48,12 @@ def add_rpc_options(group: argparse._ArgumentGroup) -> None:
         default=8545,
         metavar="PORT",
         help="HTTP and WebSocket (default: %(default)s)",
+    )
+    group.add_argument(
+        "--explorer",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="serve the explorer's pages to browsers",
     )
     group.add_argument(
         "--insecure-rpc",
@@ -141,6 +148,7 @@ async def open_door(options: argparse.Namespace, node: Node) -> AsyncIterator[Rp
         rules=AccessRules(ROLES[options.rpc_least_role], {**QUOTAS, **dict(options.rpc_quota)}),
         tokens=load_tokens(options.dir),
         tls=make_tls(options),
+        pages=load_pages() if options.explorer else {},
     )
     async with AsyncExitStack() as stack:
         server = await _listen(stack, node, config)

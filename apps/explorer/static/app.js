@@ -1,0 +1,118 @@
+// Which page the address names, and what all pages share.
+
+import { h, notice, replace, title } from "./dom.js";
+import { call, onConnection, onHead } from "./rpc.js";
+
+const routes = [
+  [/^$/, "home"],
+];
+
+const main = document.getElementById("main");
+let stop = null;
+let turn = 0;
+
+async function show() {
+  const mine = ++turn;
+  const path = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
+  stop?.();
+  stop = null;
+  mark(path);
+  replace(main);
+  main.setAttribute("aria-busy", "true");
+  try {
+    const found = routes.map(([pattern, name]) => [path.match(pattern), name]).find(([match]) => match);
+    if (!found) throw new Error(`There is no page “${path.slice(0, 80)}”.`);
+    const [[, ...groups], name] = found;
+    const page = await import(`./pages/${name}.js`);
+    const place = h("div", { class: `page ${name}` });
+    const ended = await page.default(place, ...groups);
+    if (mine !== turn) {
+      ended?.();
+      return;
+    }
+    stop = ended ?? null;
+    replace(main, place);
+  } catch (error) {
+    if (mine === turn) {
+      title("Not shown");
+      replace(main, notice(error.message, "bad"));
+    }
+  } finally {
+    if (mine === turn) main.removeAttribute("aria-busy");
+  }
+}
+
+function mark(path) {
+  const first = path.split("/")[0];
+  for (const link of document.querySelectorAll("nav a")) {
+    const is = link.getAttribute("href").replace(/^#\/?/, "").split("/")[0] === first;
+    if (is) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+}
+
+document.getElementById("search").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const what = new FormData(event.target).get("what").trim();
+  if (what) location.hash = `#/search/${encodeURIComponent(what)}`;
+});
+
+addEventListener("hashchange", () => {
+  if (location.hash === "#main") return; // the skip link
+  show().then(() => main.focus({ preventScroll: true }));
+  scrollTo(0, 0);
+});
+
+// --- whether the chain lives -----------------------------------------------------------------------------------------
+
+const STALLED_MS = 5000;
+const LOOK_MS = 1000;
+const sign = document.getElementById("connection");
+let connection = "connecting";
+let heardAt = 0;
+let status = null;
+
+// Only what the node says itself: a head that came lately, or its own word that there has been none.
+function judge() {
+  const isLate = performance.now() - heardAt > STALLED_MS;
+  if (connection === "lost") return ["bad", "connection lost"];
+  if (connection === "connecting" || !status) return ["", "connecting…"];
+  if (status.syncing) return ["warn", "catching up"];
+  if (status.finality === "live" && !isLate) return ["ok", "live"];
+  if (status.finality === "stalled") {
+    return ["bad", `stalled since ${new Date(status.since).toLocaleTimeString()}`];
+  }
+  return ["warn", "no new block"];
+}
+
+function tell() {
+  const [kind, text] = judge();
+  if (sign.textContent !== text) sign.textContent = text;
+  sign.className = `tag ${kind}`;
+}
+
+async function look() {
+  try {
+    status = await call("ctt_chainStatus");
+    document.getElementById("chain").textContent = `Chain ${status.chainId} · genesis ${status.genesisHash.slice(0, 18)}…`;
+  } catch {
+    status = null;
+  }
+  tell();
+}
+
+onConnection((state) => {
+  connection = state;
+  if (state === "open") look();
+  tell();
+});
+onHead(() => {
+  heardAt = performance.now();
+  if (status?.finality !== "live" || status.syncing) look();
+  else tell();
+});
+setInterval(() => {
+  if (performance.now() - heardAt > STALLED_MS) look();
+}, LOOK_MS);
+
+show();

@@ -1,0 +1,265 @@
+// The live chain: blocks as they become final, how fast and how soon, who makes them, and what is in them.
+
+import { contracts, decodeCall } from "../abi.js";
+import { card, h, replace, row, svg, table, tag, title } from "../dom.js";
+import { ago, clock, money, number } from "../format.js";
+import { addressLink, blockLink, txLink } from "../links.js";
+import { batch, call, headOf, onHead } from "../rpc.js";
+
+const BLOCKS_SHOWN = 12;
+const BLOCKS_KEPT = 90; // half a minute's, from which rates are taken
+const TRANSACTIONS_SHOWN = 12;
+const TARGET_PER_SECOND = 3;
+const LATE_MS = 500; // an interval that is no longer one period of a third of a second
+const SILENT_MS = 10000; // a validator that was heard longer ago is missing
+const STATUS_EVERY_MS = 2000;
+const AGES_EVERY_MS = 1000;
+
+const BLOCK_COLUMNS = ["Block", "Time", "Validator", ">Transactions", ">Gas"];
+const TRANSACTION_COLUMNS = ["Transaction", "What", "From", ">Block"];
+const VALIDATOR_COLUMNS = ["Validator", "State", ">Heard", ">Votes missed", ">Blocks in the last 90"];
+
+export default async function home(main) {
+  title("Chain");
+  const place = layout(main);
+  const chain = { heads: [], counts: new Map(), names: new Map(), order: [], epoch: 0, transactions: [], isReading: false };
+  await readStatus(place, chain);
+  await readRecent(chain);
+  drawBlocks(place, chain);
+  const timers = [
+    setInterval(() => readStatus(place, chain).catch(() => {}), STATUS_EVERY_MS),
+    setInterval(() => drawAges(place), AGES_EVERY_MS),
+  ];
+  const stopHeads = onHead((head) => {
+    const last = chain.heads[0];
+    if (last && head.height <= last.height) return;
+    chain.heads.unshift(head);
+    chain.heads.length = Math.min(chain.heads.length, BLOCKS_KEPT);
+    drawBlocks(place, chain);
+    drawValidators(place, chain);
+    readContent(place, chain).catch(() => {});
+  });
+  readContent(place, chain).catch(() => {});
+  return () => {
+    stopHeads();
+    timers.forEach(clearInterval);
+  };
+}
+
+// --- what is read --------------------------------------------------------------------------------------------------
+
+async function readStatus(place, chain) {
+  const [status, node, validators] = await batch([["ctt_chainStatus"], ["ctt_nodeStatus"], ["ctt_validators", ["latest"]]]);
+  if (status instanceof Error) throw status;
+  chain.epoch = status.epoch;
+  chain.order = validators instanceof Error ? [] : validators.validators.map((each) => each.address);
+  chain.states = node instanceof Error ? [] : node.validators;
+  for (const each of chain.states) chain.names.set(each.address, each.name);
+  const finality = node instanceof Error ? null : node.finalityMs;
+  tell(place.finality, finality && finality.blocks ? `${Math.round(finality.p50)} ms` : "–", finality && finality.blocks ? `from proposal to certificate; 99 % within ${Math.round(finality.p99)} ms` : "no block in the last minute");
+  tell(place.pool, number(status.pool.pending), status.pool.queued ? `and ${number(status.pool.queued)} that wait for another` : "transactions wait");
+  if (status.ctt) {
+    tell(place.energy, status.ctt.energyStored, `in ${number(status.ctt.tokens)} of ${number(status.ctt.maxTokens)} tokens`);
+  }
+  drawValidators(place, chain);
+}
+
+// The last half minute's heads, so that rates are there from the start.
+async function readRecent(chain) {
+  const newest = await call("eth_getBlockByNumber", "latest", false);
+  const height = Number(newest.number);
+  const first = Math.max(1, height - BLOCKS_KEPT + 1);
+  const asked = [];
+  for (let at = height; at >= first; at--) asked.push(["eth_getBlockByNumber", [`0x${at.toString(16)}`, false]]);
+  for (const block of await batch(asked)) {
+    if (block instanceof Error || !block) continue;
+    chain.heads.push(headOf(block));
+    chain.counts.set(Number(block.number), block.transactions.length);
+  }
+}
+
+// Counts and newest transactions, one reading at a time however fast blocks come.
+async function readContent(place, chain) {
+  if (chain.isReading) return;
+  chain.isReading = true;
+  try {
+    const unknown = chain.heads.slice(0, BLOCKS_SHOWN).filter((head) => !chain.counts.has(head.height));
+    const counts = await batch(unknown.map((head) => ["eth_getBlockTransactionCountByNumber", [`0x${head.height.toString(16)}`]]));
+    counts.forEach((count, at) => {
+      if (!(count instanceof Error)) chain.counts.set(unknown[at].height, Number(count));
+    });
+    for (const height of chain.counts.keys()) if (height < chain.heads[0].height - BLOCKS_KEPT) chain.counts.delete(height);
+    drawBlocks(place, chain);
+    await readTransactions(place, chain);
+  } finally {
+    chain.isReading = false;
+  }
+}
+
+async function readTransactions(place, chain) {
+  const known = chain.transactions[0]?.height ?? 0;
+  const full = chain.heads.find((head) => chain.counts.get(head.height));
+  if (!full || full.height <= known) return;
+  const block = await call("eth_getBlockByNumber", `0x${full.height.toString(16)}`, false);
+  const hashes = block.transactions.slice(-TRANSACTIONS_SHOWN).reverse();
+  const found = await batch(hashes.map((hash) => ["eth_getTransactionByHash", [hash]]));
+  await contracts();
+  for (const transaction of found.reverse()) {
+    if (transaction instanceof Error || !transaction) continue;
+    const decoded = await decodeCall(transaction);
+    chain.transactions.unshift({ height: full.height, hash: transaction.hash, from: transaction.from, what: what(transaction, decoded) });
+  }
+  chain.transactions.length = Math.min(chain.transactions.length, TRANSACTIONS_SHOWN);
+  drawTransactions(place, chain);
+}
+
+function what(transaction, decoded) {
+  if (decoded) return decoded.name;
+  return BigInt(transaction.value) > 0n ? `pays ${money(transaction.value)}` : "calls nothing known";
+}
+
+// --- what is drawn -------------------------------------------------------------------------------------------------
+
+function figure(heading) {
+  const value = h("div", { class: "value" }, "–");
+  const note = h("div", { class: "note" });
+  const extra = h("div");
+  return { node: h("section", { class: "card figure" }, h("h2", null, heading), value, note, extra), value, note, extra };
+}
+
+function tell(figure, value, note) {
+  if (figure.value.textContent !== value) figure.value.textContent = value;
+  if (figure.note.textContent !== note) figure.note.textContent = note;
+}
+
+function layout(main) {
+  const place = {
+    height: figure("Final block"),
+    rate: figure("Blocks a second"),
+    finality: figure("Finality"),
+    load: figure("Transactions a second"),
+    pool: figure("Pool"),
+    energy: figure("Energy stored"),
+    blocks: h("div"),
+    transactions: h("div", null, h("p", { class: "muted" }, "None yet.")),
+    validators: h("div"),
+  };
+  replace(
+    main,
+    h("h1", { class: "unseen" }, "The chain, live"),
+    h("div", { class: "figures" }, ["height", "rate", "finality", "load", "pool", "energy"].map((name) => place[name].node)),
+    h("div", { class: "cards" }, card("Blocks", place.blocks), card("Transactions", place.transactions)),
+    card("Validators", place.validators),
+  );
+  return place;
+}
+
+const nameOf = (chain, address) => chain.names.get(address) || null;
+
+function drawBlocks(place, chain) {
+  const [head] = chain.heads;
+  if (!head) return;
+  tell(place.height, number(head.height), ago(head.timeMs));
+  place.height.note.dataset.ms = head.timeMs;
+  const isNew = place.blocks.dataset.height && Number(place.blocks.dataset.height) < head.height;
+  place.blocks.dataset.height = head.height;
+  drawRates(place, chain);
+  replace(
+    place.blocks,
+    table(
+      "Newest final blocks",
+      BLOCK_COLUMNS,
+      chain.heads.slice(0, BLOCKS_SHOWN).map((each, at) =>
+        row(
+          BLOCK_COLUMNS,
+          [
+            blockLink(each.height),
+            h("time", { datetime: new Date(each.timeMs).toISOString() }, clock(each.timeMs)),
+            addressLink(each.miner, nameOf(chain, each.miner) ?? undefined),
+            chain.counts.has(each.height) ? number(chain.counts.get(each.height)) : "…",
+            fill(each.gasUsed, each.gasLimit),
+          ],
+          { class: isNew && at === 0 ? "new" : null },
+        ),
+      ),
+    ),
+  );
+}
+
+function fill(used, limit) {
+  const part = Math.round((100 * used) / limit);
+  return h("span", { class: "meter", role: "img", "aria-label": `${part} % of the block's gas` }, svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("rect", { width: used ? Math.max(part, 2) : 0, height: 10 })));
+}
+
+function drawRates(place, chain) {
+  const last = chain.heads.at(-1);
+  const seconds = (chain.heads[0].timeMs - last.timeMs) / 1000;
+  if (seconds <= 0) return;
+  const intervals = chain.heads.slice(1).map((each, at) => chain.heads[at].timeMs - each.timeMs).reverse();
+  tell(place.rate, (intervals.length / seconds).toFixed(2), `of ${TARGET_PER_SECOND} that are due, over ${Math.round(seconds)} s`);
+  replace(place.rate.extra, bars(intervals));
+  const counted = chain.heads.slice(0, -1).filter((each) => chain.counts.has(each.height));
+  const transactions = counted.reduce((sum, each) => sum + chain.counts.get(each.height), 0);
+  tell(place.load, ((transactions / Math.max(1, counted.length)) * (intervals.length / seconds)).toFixed(1), "in final blocks");
+}
+
+function bars(intervals) {
+  const highest = Math.max(2 * LATE_MS, ...intervals);
+  const late = intervals.filter((each) => each > LATE_MS).length;
+  return svg(
+    "svg",
+    { class: "bars", viewBox: `0 0 ${BLOCKS_KEPT} 100`, preserveAspectRatio: "none", role: "img", "aria-label": `Time between the last ${intervals.length} blocks: ${late} of them came late` },
+    intervals.map((each, at) => {
+      const height = (100 * each) / highest;
+      return svg("rect", { x: at, y: 100 - height, width: 0.8, height, class: each > LATE_MS ? "late" : null });
+    }),
+  );
+}
+
+function drawTransactions(place, chain) {
+  replace(
+    place.transactions,
+    table(
+      "Newest transactions in final blocks",
+      TRANSACTION_COLUMNS,
+      chain.transactions.map((each) =>
+        row(TRANSACTION_COLUMNS, [txLink(each.hash), each.what, addressLink(each.from), blockLink(each.height)]),
+      ),
+    ),
+  );
+}
+
+// Whose turn it is goes round: view after view, by the order of the set.
+function drawValidators(place, chain) {
+  const [head] = chain.heads;
+  const states = new Map((chain.states ?? []).map((each) => [each.address, each]));
+  const turn = head && chain.order.length ? chain.order[(chain.epoch + head.view + 1) % chain.order.length] : null;
+  replace(
+    place.validators,
+    table(
+      "Validators",
+      VALIDATOR_COLUMNS,
+      chain.order.map((address) => {
+        const state = states.get(address);
+        const made = chain.heads.filter((each) => each.miner === address).length;
+        return row(VALIDATOR_COLUMNS, [
+          addressLink(address, state?.name || undefined),
+          h("span", null, presence(state), address === turn ? [" ", tag("warn", "its turn")] : null),
+          !state ? "–" : state.heardMs === null ? "this node" : `${(state.heardMs / 1000).toFixed(1)} s ago`,
+          state ? number(state.votesMissed ?? 0) : "–",
+          number(made),
+        ]);
+      }),
+    ),
+  );
+}
+
+function presence(state) {
+  if (!state) return tag("", "unknown");
+  return state.heardMs !== null && state.heardMs > SILENT_MS ? tag("bad", "missing") : tag("ok", "present");
+}
+
+function drawAges(place) {
+  const { ms } = place.height.note.dataset;
+  if (ms) place.height.note.textContent = ago(ms);
+}
