@@ -5,6 +5,12 @@ import { call, onConnection, onHead } from "./rpc.js";
 
 const routes = [
   [/^$/, "home"],
+  [/^blocks(?:\/(\d{1,15}))?$/, "blocks"],
+  [/^block\/(\d{1,15}|0x[0-9a-f]{64})$/, "block"],
+  [/^tx\/(0x[0-9a-f]{64})$/, "tx"],
+  [/^account\/(0x[0-9a-f]{40})$/i, "account"],
+  [/^validators$/, "validators"],
+  [/^search\/(.+)$/s, "search"],
 ];
 
 const main = document.getElementById("main");

@@ -1,10 +1,10 @@
 // The live chain: blocks as they become final, how fast and how soon, who makes them, and what is in them.
 
-import { contracts, decodeCall } from "../abi.js";
 import { card, h, replace, row, svg, table, tag, title } from "../dom.js";
-import { ago, clock, money, number } from "../format.js";
+import { ago, clock, number } from "../format.js";
 import { addressLink, blockLink, txLink } from "../links.js";
 import { batch, call, headOf, onHead } from "../rpc.js";
+import { what } from "../transactions.js";
 
 const BLOCKS_SHOWN = 12;
 const BLOCKS_KEPT = 90; // half a minute's, from which rates are taken
@@ -103,19 +103,13 @@ async function readTransactions(place, chain) {
   const block = await call("eth_getBlockByNumber", `0x${full.height.toString(16)}`, false);
   const hashes = block.transactions.slice(-TRANSACTIONS_SHOWN).reverse();
   const found = await batch(hashes.map((hash) => ["eth_getTransactionByHash", [hash]]));
-  await contracts();
   for (const transaction of found.reverse()) {
     if (transaction instanceof Error || !transaction) continue;
-    const decoded = await decodeCall(transaction);
-    chain.transactions.unshift({ height: full.height, hash: transaction.hash, from: transaction.from, what: what(transaction, decoded) });
+    const { hash, from } = transaction;
+    chain.transactions.unshift({ height: full.height, hash, from, what: await what(transaction) });
   }
   chain.transactions.length = Math.min(chain.transactions.length, TRANSACTIONS_SHOWN);
   drawTransactions(place, chain);
-}
-
-function what(transaction, decoded) {
-  if (decoded) return decoded.name;
-  return BigInt(transaction.value) > 0n ? `pays ${money(transaction.value)}` : "calls nothing known";
 }
 
 // --- what is drawn -------------------------------------------------------------------------------------------------
