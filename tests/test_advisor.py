@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.advisor.backtest import follow, hold, optimum, sell_all
+from apps.advisor.answer import in_words
+from apps.advisor.backtest import RECORD_DAYS, Record, follow, hold, optimum, sell_all, track_record
 from apps.advisor.forecast import HORIZON, LEAST_HOURS, SHARE_OF_VOLUME, Outlook, forecast
 from apps.advisor.optimum import Stock, Terms, solve
 from apps.advisor.policy import Action, Advice, advise
@@ -215,6 +216,53 @@ def test_no_rule_does_better_than_the_optimum(
 
     for rule in (lambda history, *_: advices[len(history.load) - 1], hold, sell_all):
         assert follow(rule, home, 1, stock, terms).value <= best + 1e-6
+
+
+@pytest.mark.parametrize(("days_known", "days"), [(10, 0), (11, 1), (18, RECORD_DAYS)])
+def test_the_track_record_is_of_the_last_days_that_advice_could_have_begun(
+    days_known: int, days: int
+) -> None:
+    home, stock = make_home(days_known), Stock(5.0, 10.0)
+
+    record = track_record(home, stock, TERMS)
+
+    if not days:
+        assert record is None
+        return
+    first = home.end_hour - days * DAY
+    held = follow(hold, home, first, stock, TERMS).value
+    assert record is not None and record.days == days
+    assert record.gain == pytest.approx(follow(advise, home, first, stock, TERMS).value - held)
+    assert 0 < record.gain <= record.possible == pytest.approx(optimum(home, first, stock, TERMS) - held)
+
+
+def test_where_nothing_was_traded_there_is_no_track_record() -> None:
+    home = make_home(12)
+    home.price[: 10 * DAY] = np.nan
+
+    assert track_record(home, Stock(5.0, 10.0), TERMS) is None
+
+
+@pytest.mark.parametrize(
+    ("record", "text"),
+    [
+        (None, "no track record yet: too few days of readings and auctions are known to try the advice on"),
+        (
+            Record(7, 1.23, 2.0),
+            "followed for the last 7 days it would have gained 1.23 against holding, 62 % of what was possible",
+        ),
+        (
+            Record(1, -0.5, 2.0),
+            "followed for the last day it would have lost 0.50 against holding, where 2.00 could have been gained",
+        ),
+        (
+            Record(2, 0.0, 0.0),
+            "followed for the last 2 days it would have gained 0.00 against holding, and nothing was to be gained",
+        ),
+    ],
+)
+def test_the_track_record_in_words(record: Record | None, text: str) -> None:
+    assert in_words(record) == text
 
 
 def test_a_back_test_sums_up_what_the_rules_came_to(capsys: pytest.CaptureFixture[str]) -> None:

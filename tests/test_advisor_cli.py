@@ -29,7 +29,7 @@ from tests.test_kpi_cli import write
 OWNER: Final = hex_of(OWNERS[0])  # has five charged tokens
 BOT: Final = Path(__file__).parent.parent / "docs" / "examples" / "bot.py"
 STRANGER: Final = "0x" + "99" * 20
-HOURS: Final = LEAST_HOURS + 18  # until six in the evening
+HOURS: Final = LEAST_HOURS + 42  # a day more, and until six in the evening
 CEILING: Final = 3 * 10**14
 
 
@@ -72,7 +72,8 @@ def test_with_too_little_history_it_says_hold_and_why(ctt: Ctt, node: LiveNode) 
     assert (result.code, result.err) == (0, "")
     first, *reasons = result.out.splitlines()
     assert first.startswith(f"HOLD  {OWNER}, from data until block ")
-    assert reasons == [f"  - 0 hours of readings are known, and a forecast takes {LEAST_HOURS}"]
+    assert reasons[0] == f"  - 0 hours of readings are known, and a forecast takes {LEAST_HOURS}"
+    assert reasons[1].startswith("  no track record yet")
 
 
 def test_the_same_past_gives_the_same_card(ctt: Ctt, node: LiveNode, tmp_path: Path) -> None:
@@ -87,7 +88,10 @@ def test_the_same_past_gives_the_same_card(ctt: Ctt, node: LiveNode, tmp_path: P
     assert 0.15 < told["limitPerKwh"] <= 0.27 and 0 < told["gainP10"] <= told["gain"] <= told["gainP90"]
     assert card[0] == f"SELL  {OWNER}, from data until block 1"
     assert card[1] == f"  4.000 kWh, limit {told['limitPerKwh']:.4f} a kWh"
-    assert card[3:] == [f"  - {reason}" for reason in told["reasons"]]
+    assert card[3:-1] == [f"  - {reason}" for reason in told["reasons"]]
+    record = told["record"]
+    assert record["days"] == 1 and 0 < record["gain"] <= record["possible"]
+    assert card[-1] == f"  {record['text']}" and "followed for the last day" in record["text"]
 
 
 def test_a_node_tells_what_was_metered_and_what_auctions_came_to(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """How the advice would have done: hour by hour, each decision from what was sealed before it (docs/ADVISOR.md)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from apps.advisor.forecast import SHARE_OF_VOLUME, Outlook
+from apps.advisor.forecast import LEAST_HOURS, SHARE_OF_VOLUME, Outlook
 from apps.advisor.optimum import Stock, Terms, solve
 from apps.advisor.policy import Action, Advice, advise
-from apps.advisor.series import History
+from apps.advisor.series import HOURS_A_DAY, History
+
+RECORD_DAYS: Final = 7  # each of them costs a model and 24 plans
 
 Rule = Callable[[History, Stock, Terms], Advice]
 
@@ -18,6 +20,14 @@ class Run(NamedTuple):
 
     value: float
     advices: list[Advice]
+
+
+class Record(NamedTuple):
+    """What a home would have gained against holding, and could have at best, in units of the currency."""
+
+    days: int
+    gain: float
+    possible: float
 
 
 def hold(history: History, stock: Stock, terms: Terms) -> Advice:
@@ -54,6 +64,18 @@ def optimum(home: History, first_hour: int, stock: Stock, terms: Terms) -> float
     load, production, price, volume = ahead
     outlook = Outlook(load, production, price, SHARE_OF_VOLUME * volume)
     return solve(outlook, stock, terms, final_price(home, first_hour)).value
+
+
+def track_record(home: History, stock: Stock, terms: Terms) -> Record | None:
+    """How the home's last days would have gone by the advice, from the tokens and the tariff of now on. None where no day
+    is left beside those that advice takes to begin, or nothing was traded before it."""
+    days = min((len(home.load) - LEAST_HOURS) // HOURS_A_DAY, RECORD_DAYS)
+    first_hour = home.end_hour - days * HOURS_A_DAY
+    if days < 1 or np.isnan(home.until(first_hour).price).all():
+        return None
+    held = follow(hold, home, first_hour, stock, terms).value
+    gain = follow(advise, home, first_hour, stock, terms).value - held
+    return Record(days, gain, optimum(home, first_hour, stock, terms) - held)
 
 
 def final_price(home: History, first_hour: int) -> float:

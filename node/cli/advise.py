@@ -13,7 +13,6 @@ import aiohttp
 
 from apps.client import Client, RpcError
 from apps.kpi.history import NoHistory
-from ctt_state.units import Address, hex_of
 from node.cli.options import address, seconds
 from node.cli.transact import RPC_URL, bounded, rpc_url
 from node.exits import Exit, Failure
@@ -65,11 +64,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _advise(options: argparse.Namespace) -> dict[str, Any]:
+    from apps.advisor.answer import answer
     from apps.advisor.sources import NoAdvice
 
     try:
         async with Client(options.rpc) as client:
-            return await bounded(_ask(client, options.home, options.database), options)
+            return await bounded(answer(client, options.home, options.database), options)
     except NoAdvice as fault:
         raise Failure(Exit.UNAVAILABLE, str(fault)) from None
     except NoHistory as fault:
@@ -79,28 +79,6 @@ async def _advise(options: argparse.Namespace) -> dict[str, Any]:
     except (aiohttp.ClientError, json.JSONDecodeError) as fault:
         cause = " ".join(str(fault).split())[:200] or type(fault).__name__
         raise Failure(Exit.UNAVAILABLE, f"{options.rpc} does not answer as a node: {cause}") from None
-
-
-async def _ask(client: Client, home: Address, database: str | None) -> dict[str, Any]:
-    from apps.advisor.policy import advise
-    from apps.advisor.sources import read_database, read_node, read_terms
-
-    past = read_database(database, home) if database else await read_node(client, home)
-    known = await read_terms(client, home, past)
-    advice = advise(known.history, known.stock, known.terms)
-    is_room = advice.action == "BUY_EMPTY"
-    return {
-        "home": hex_of(home),
-        "height": known.height,
-        "action": advice.action,
-        "energyWh": round(advice.energy * 1_000),
-        "limitPerKwh": None if is_room or not advice.energy else round(advice.limit, 4),
-        "pricePerToken": round(advice.limit, 4) if is_room else None,
-        "gain": round(advice.gain, 4),
-        "gainP10": round(advice.low, 4),
-        "gainP90": round(advice.high, 4),
-        "reasons": list(advice.reasons),
-    }
 
 
 def show(said: dict[str, Any]) -> None:
@@ -115,3 +93,4 @@ def show(said: dict[str, Any]) -> None:
         )
     for reason in said["reasons"]:
         print(f"  - {reason}")
+    print(f"  {said['record']['text']}")
