@@ -67,8 +67,8 @@ def optimum(home: History, first_hour: int, stock: Stock, terms: Terms) -> float
 
 
 def track_record(home: History, stock: Stock, terms: Terms) -> Record | None:
-    """How the home's last days would have gone by the advice, from the tokens and the tariff of now on. None where no day
-    is left beside those that advice takes to begin, or nothing was traded before it."""
+    """How the home's last days would have gone by the advice, from the tokens and the tariff of now on. None where no
+    day is left beside those that advice takes to begin, or nothing was traded before it."""
     days = min((len(home.load) - LEAST_HOURS) // HOURS_A_DAY, RECORD_DAYS)
     first_hour = home.end_hour - days * HOURS_A_DAY
     if days < 1 or np.isnan(home.until(first_hour).price).all():
