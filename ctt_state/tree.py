@@ -31,6 +31,8 @@ NodeReader = Callable[[bytes], bytes | None]
 NodeChanges = dict[bytes, bytes | None]  # bytes by path; None where there is no node any more
 Leaf = tuple[bytes, bytes | None]  # key hash; value hash, or None to delete
 
+_SLOT: Final = [bytes((slot,)) for slot in range(SLOTS)]  # as a path has it
+
 NO_SLOTS: Final = bytes(SLOTS)  # the node without leaves, which only the root can be
 EMPTY_ROOT: Final = Hash(sha256(NO_SLOTS))
 
@@ -78,20 +80,20 @@ def _update_node(
     for slot, group in _by_slot(leaves, len(path)):
         length = node[slot]
         start = SLOTS + sum(node[:slot])
-        below = node[start : start + length]
+        end = start + length
         if length == HASH_BYTES:
-            inner = path + bytes((slot,))
+            inner = path + _SLOT[slot]
             entry = _update_node(read, inner, _read_inner(read, inner), group, changed)
-        elif len(group) == 1 and (not length or below[:HASH_BYTES] == group[0][0]):
+        elif len(group) == 1 and (not length or node[start : start + HASH_BYTES] == group[0][0]):
             key_hash, value_hash = group[0]
             entry = b"" if value_hash is None else key_hash + value_hash
         else:
-            entry = _plant(read, path + bytes((slot,)), below, group, changed)
+            entry = _plant(read, path + _SLOT[slot], node[start:end], group, changed)
         if len(entry) == length:
-            node = node[:start] + entry + node[start + length :]
+            node = node[:start] + entry + node[end:]
         else:
             lengths = node[:slot] + bytes((len(entry),)) + node[slot + 1 : SLOTS]
-            node = lengths + node[SLOTS:start] + entry + node[start + length :]
+            node = lengths + node[SLOTS:start] + entry + node[end:]
     if path and len(node) <= SLOTS + LEAF_BYTES and HASH_BYTES not in node[:SLOTS]:
         changed[path] = None  # its one leaf, if there is one, moves up
         return node[SLOTS:]
