@@ -149,7 +149,7 @@ class Profile:
         self.steps = Steps(options.transactions)
         self.counts: Counter[str] = Counter()
         self._loop = asyncio.new_event_loop()
-        self._recovery = SenderRecovery(self.ledger.chain.chain_id)
+        self._recovery = SenderRecovery()
 
     def close(self) -> None:
         self._recovery.close()
@@ -205,7 +205,7 @@ class Profile:
         )
         run("signing_hash", lambda: [signing_hash(each) for each in decoded])
         run("recover", lambda: [recover_sender(each) for each in decoded], ("signing_hash",))
-        run("decode_again", lambda: [recoverer.recover(raw, chain_id) for raw in raws], ("recover",))
+        run("decode_again", lambda: [recoverer.recover(raw) for raw in raws], ("recover",))
         senders = run("recover_hand_over", lambda: self._loop.run_until_complete(self._recover(decoded)))
         limit("rlp_decode", "msgpack's decoder in C", limits.msgpack_from(items))
         limit("hash", "Keccak-256", limits.keccak_of(raws))

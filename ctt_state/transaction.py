@@ -183,8 +183,25 @@ def recover_sender(transaction: Transaction) -> Address:
     """
     if transaction.type == SYSTEM:
         return ZERO_ADDRESS
+    return _recover(transaction.raw, signature_v(transaction), transaction.r, transaction.s)
+
+
+def sender_of(raw: bytes) -> Address:
+    """The same from the envelope of a transaction that was decoded before: only its signature is looked at again.
+
+    Raises: InvalidSender.
+    """
+    if raw[0] == SYSTEM:
+        return ZERO_ADDRESS
+    limits = {"depth_max": MAX_TRANSACTION_DEPTH, "items_max": MAX_TRANSACTION_ITEMS}
+    fields = _list("transaction", rlp.decode(raw, start=_is_typed(raw), **limits))
+    return _recover(raw, *(_integer("signature", each, 32) for each in fields[-3:]))
+
+
+def _recover(raw: bytes, v: int, r: int, s: int) -> Address:
+    y_parity = v if _is_typed(raw) else _split_v(v)[1]
     try:
-        return recover(signing_hash(transaction), transaction.r, transaction.s, transaction.y_parity)
+        return recover(_signing_hash(raw, v, r, s), r, s, y_parity)
     except InvalidSignature:
         raise InvalidSender from None
 
@@ -195,16 +212,17 @@ def transaction_hash(raw: bytes) -> Hash:
 
 
 def signing_hash(transaction: Transaction) -> Hash:
-    """What the sender signed: the envelope without its signature.
+    """What the sender signed: the envelope without its signature."""
+    return _signing_hash(transaction.raw, signature_v(transaction), transaction.r, transaction.s)
 
-    The fields' bytes are cut out of `raw`, which is possible because a decoded transaction is canonical.
-    """
-    raw, is_typed = transaction.raw, transaction.type != LEGACY
-    start = rlp.payload_start(raw, 1 if is_typed else 0)
-    stop = len(raw) - sum(map(_encoded_length, (signature_v(transaction), transaction.r, transaction.s)))
-    if is_typed:
+
+def _signing_hash(raw: bytes, v: int, r: int, s: int) -> Hash:
+    """The fields' bytes are cut out of `raw`, which is possible because a decoded transaction is canonical."""
+    start, stop = rlp.payload_start(raw, _is_typed(raw)), len(raw) - sum(map(_encoded_length, (v, r, s)))
+    if _is_typed(raw):
         return keccak(raw[:1] + rlp.encode_list_of(raw[start:stop]))
-    return keccak(rlp.encode_list_of(raw[start:stop] + rlp.encode(transaction.chain_id) + b"\x80\x80"))
+    chain_id, _ = _split_v(v)
+    return keccak(rlp.encode_list_of(raw[start:stop] + rlp.encode(chain_id) + b"\x80\x80"))
 
 
 def signature_v(transaction: Transaction) -> int:
@@ -414,6 +432,11 @@ def _split_v(v: int) -> tuple[int, int]:
     if v < 35:
         raise InvalidSender
     return (v - 35) // 2, (v - 35) % 2  # both exact: v is 35 or more
+
+
+def _is_typed(raw: bytes) -> bool:
+    """Whether the envelope begins with a byte for its type, which type 0 does not."""
+    return raw[0] < 0x80
 
 
 def _encoded_length(integer: int) -> int:

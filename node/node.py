@@ -167,7 +167,7 @@ class Node:
         self._outside = outside or Alone()
         self.pulse = Pulse()
         self._pool = Mempool(ledger.chain, limits, self._role_of)
-        self._recovery = SenderRecovery(ledger.chain.chain_id)
+        self._recovery = SenderRecovery()
         self._final = Listeners()
         self._final.add(self._note_final)
         self._final_ms = clocks().mono_ms  # when the newest final block came

@@ -77,8 +77,7 @@ class SenderRecovery:
     """Two bounded lines of transactions in front of the process: what a block waits for goes before what clients and
     peers send. The process is started when it is first needed, and again should it end."""
 
-    def __init__(self, chain_id: int) -> None:
-        self._chain_id = chain_id
+    def __init__(self) -> None:
         self._urgent: deque[_Entry] = deque()
         self._ordinary: deque[_Entry] = deque()
         self._under_way: deque[list[_Entry]] = deque()  # chunks, in the order of their answers
@@ -122,7 +121,7 @@ class SenderRecovery:
         deaths = 0
         try:
             while deaths < DEATHS_MAX:
-                self._worker = await _Worker.start(self._chain_id)
+                self._worker = await _Worker.start()
                 for chunk in self._under_way:  # what the last one left
                     self._worker.ask(chunk)
                 self._hand_over()
@@ -181,13 +180,13 @@ class _Worker:
         self._writer = writer
 
     @classmethod
-    async def start(cls, chain_id: int) -> "_Worker":
+    async def start(cls) -> "_Worker":
         """Raises: OSError."""
         ours, its = socket.socketpair()
         with its:
             reader, writer = await asyncio.open_unix_connection(sock=ours)
             try:
-                return cls(_spawn(its.fileno(), chain_id), ours, reader, writer)
+                return cls(_spawn(its.fileno()), ours, reader, writer)
             except OSError:
                 writer.close()
                 raise
@@ -217,9 +216,9 @@ class _Worker:
         return f"ended by signal {-code}" if code < 0 else f"ended with code {code}"
 
 
-def _spawn(end: int, chain_id: int) -> "subprocess.Popen[bytes]":
+def _spawn(end: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", recoverer.__name__, str(chain_id)],
+        [sys.executable, "-P", "-m", recoverer.__name__],
         stdin=end,
         stdout=end,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},  # the same code as this

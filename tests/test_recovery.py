@@ -77,7 +77,7 @@ def held(senders: SenderRecovery) -> Iterator[int]:
 @pytest_asyncio.fixture
 async def senders() -> AsyncIterator[SenderRecovery]:
     """One whose process runs."""
-    senders = SenderRecovery(CHAIN_ID)
+    senders = SenderRecovery()
     await senders.recover(TRANSACTIONS[:1])
     yield senders
     senders.close()
@@ -260,7 +260,7 @@ async def test_a_process_that_cannot_be_started_is_told_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/no/python")
-    senders = SenderRecovery(CHAIN_ID)
+    senders = SenderRecovery()
 
     with pytest.raises(RecoveryLost):
         await senders.recover(TRANSACTIONS)
@@ -287,7 +287,7 @@ async def test_the_process_ends_when_its_node_is_gone() -> None:
     question = msgpack.packb([TRANSACTIONS[0].raw])
     ran = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", "node.recoverer", str(CHAIN_ID)],
+        [sys.executable, "-m", "node.recoverer"],
         input=question + question[:50],
         capture_output=True,
         timeout=SECONDS_MAX,
@@ -327,7 +327,7 @@ async def test_closing_ends_the_process_and_may_be_repeated(senders: SenderRecov
 
 
 async def test_closing_needs_no_process() -> None:
-    senders = SenderRecovery(CHAIN_ID)
+    senders = SenderRecovery()
     senders.close()
 
     with pytest.raises(RecoveryBusy):

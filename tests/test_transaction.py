@@ -30,6 +30,7 @@ from ctt_state.transaction import (
     intrinsic_gas,
     intrinsic_gas_of,
     recover_sender,
+    sender_of,
     sign_transaction,
     signature_v,
     signing_hash,
@@ -278,7 +279,7 @@ def test_eth_account_and_we_sign_and_recover_the_same(
     assert raw == signed.raw_transaction
     assert transaction.hash == signed.hash
     assert (transaction.r, transaction.s, signature_v(transaction)) == (signed.r, signed.s, signed.v)
-    assert recover_sender(transaction) == address_of(key)
+    assert recover_sender(transaction) == sender_of(raw) == address_of(key)
     assert Account.recover_transaction(raw) == checksum_address(address_of(key))
     assert envelope(type, wire_fields(transaction)) == raw
 
