@@ -8,9 +8,9 @@ A block may begin with a system transaction: the clearing of the auction that th
 it, sends it or pays for it, but it is in the block like any other, with its receipt, and its gas counts.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ctt_state.abi import Revert
+from ctt_state.abi import Function, Revert
 from ctt_state.block import BlockContext, Log, Receipt
 from ctt_state.errors import (
     ExceedsBlockGasLimit,
@@ -33,10 +33,20 @@ from ctt_state.view import Lookup, Overlay, StateView, find
 class CallResult(NamedTuple):
     """What a call would do: `revert` is None when it succeeds."""
 
-    output: bytes
+    returned: tuple[Function, Any] | None  # None without a function that succeeded
     gas_used: Gas
     logs: tuple[Log, ...]
     revert: Revert | None
+
+    @property
+    def output(self) -> bytes:
+        """What the function returned, or the error, in the ABI's encoding."""
+        if self.revert is not None:
+            return self.revert.data
+        if self.returned is None:
+            return b""
+        function, value = self.returned
+        return function.encode_result(value)
 
 
 def check_transaction(account: Account, signed: Signed, chain: ChainParameters) -> None:
@@ -158,7 +168,7 @@ def _run(
 ) -> CallResult:
     """The body: value, then the module. A revert takes back both."""
     checkpoint = view.checkpoint()
-    output, refusal = b"", None
+    returned, refusal = None, None
     try:
         view.charge(intrinsic_gas_of(data))
         if value:
@@ -167,8 +177,8 @@ def _run(
         module = MODULES.get(to)
         if module is not None:
             view.prepay(Account.key(sender), Account.key(to))
-            output = Call(view, sender, to, value, block, chain).run(module, data)
+            returned = Call(view, sender, to, value, block, chain).run(module, data)
     except Revert as revert:
         view.revert(checkpoint)
-        output, refusal = revert.data, revert
-    return CallResult(output, view.gas_used, tuple(view.logs), refusal)
+        refusal = revert
+    return CallResult(returned, view.gas_used, tuple(view.logs), refusal)

@@ -281,7 +281,8 @@ def _run(caller: Caller, view: StateView, request: CallObject, height: Height) -
     header = caller.chain.head.block.header
     context = BlockContext(height, header.timestamp_ms, header.proposer)
     call = Call(view, request.sender, MARKET.address, request.value, context, caller.chain.parameters)
-    return call.run(MARKET, request.data)
+    function, returned = call.run(MARKET, request.data)
+    return function.encode_result(returned)
 
 
 async def _standing(state: _State) -> list[tuple[int, Order]]:

@@ -1,9 +1,9 @@
 """A call to a native module: who calls, with what value, in which block, and the state the rule may change."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from ctt_state.abi import Emission, MalformedCalldata, Module, Revert
+from ctt_state.abi import Emission, Function, MalformedCalldata, Module, Revert
 from ctt_state.block import BlockContext
 from ctt_state.records import Account
 from ctt_state.units import Address, Gas, Hash, Ms, Wei
@@ -78,8 +78,9 @@ class Call:
         account = self.get(Account, key) or NO_ACCOUNT
         self.put(key, Account(account.nonce, Wei(account.balance + amount)))
 
-    def run(self, module: Module, data: bytes) -> bytes:
-        """Finds the function in the module's table, decodes, calls, encodes.
+    def run(self, module: Module, data: bytes) -> tuple[Function, Any]:
+        """Finds the function in the module's table, decodes, calls. Gives it with what it returned: to encode that is
+        for who asks for it, and nobody does of a transaction.
 
         Raises: Revert, with no data where the call itself is malformed, as a Solidity contract answers: no selector
         or an unknown one, value to a function that takes none, arguments that do not decode.
@@ -93,7 +94,7 @@ class Call:
             arguments = function.decode_arguments(data)
         except MalformedCalldata as fault:
             raise Revert(str(fault)) from None
-        return function.encode_result(function.handler(self, *arguments))
+        return function, function.handler(self, *arguments)
 
 
 def credit(view: StateView, address: Address, amount: Wei) -> None:
