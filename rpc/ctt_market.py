@@ -29,7 +29,7 @@ from ctt_state.units import UINT64_MAX, ZERO_ADDRESS, Address, Height, Wei, Wh, 
 from ctt_state.view import Lookup, StateView, find
 from rpc import schemas
 from rpc.door import Caller
-from rpc.errors import ExecutionReverted, InvalidParams
+from rpc.errors import ExecutionReverted, InvalidParams, NotSupported, TryLater
 from rpc.figures import energy, energy_price, money
 from rpc.jsontext import Json
 from rpc.methods import Registry
@@ -266,6 +266,24 @@ def clearing(caller: Caller, request: CallObject | None, account: Address | None
         "trades": [_trade(trade) for trade in trades[:TRADES_SHOWN_MAX]],
         "share": None if account is None else _share(account, trades, tariff.grid_fee_wei_per_wh),
     }
+
+
+@MARKET_METHODS.method(
+    "ctt_advise",
+    Param("prosumer", ADDRESS),
+    cost=30,
+    result=schemas.ADVICE,
+    errors=(NotSupported, TryLater),
+)
+async def advise(caller: Caller, prosumer: Address) -> Json:
+    """What the prosumer may do in the auction that takes orders now, and how well such advice did for it before, from
+    data until the block `height`. An estimate by the advisor that the node's operator names (`ctt run --advisor`),
+    outside consensus: figures of energy are in Wh, of money in units of the currency. `limitPerKwh` is that of a bid or
+    an ask, `pricePerToken` that of `BUY_EMPTY`; the gain is against holding, P10 and P90 are what nine days in ten and
+    one in ten passed. Error -32601 where the node has no advisor, -32005 while it is at work on it: ask again."""
+    if caller.door.advisor is None:
+        raise NotSupported("this node has no advisor: ctt run --advisor")
+    return await caller.door.advisor.advise(prosumer)
 
 
 def _of_market(request: CallObject) -> CallObject:

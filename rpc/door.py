@@ -9,6 +9,7 @@ from ctt_state.block import FinalBlock
 from ctt_state.transaction import Signed
 from ctt_state.units import Hash
 from rpc.access import Role
+from rpc.advisor import Advisor
 from rpc.blocks import Blocks
 from rpc.chain import Chain
 from rpc.errors import TryLater
@@ -52,8 +53,9 @@ class Inclusion:
 class Door:
     """One per node. `open` and `close` frame its use; the clock is monotonic, in seconds."""
 
-    def __init__(self, chain: Chain, clock: Callable[[], float]) -> None:
+    def __init__(self, chain: Chain, clock: Callable[[], float], advisor: Advisor | None = None) -> None:
         self.chain = chain
+        self.advisor = advisor
         self.blocks = Blocks(chain)
         self.filters = Filters(self.blocks, clock)
         self.subscriptions = Subscriptions(self.blocks)

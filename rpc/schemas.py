@@ -676,3 +676,25 @@ CLEARING: Final = shape(
         ),
     },
 )
+ADVICE: Final = shape(
+    "Advice",
+    "an estimate from the prosumer's own past; `record` is what following such advice for the last `days` would have "
+    "gained against holding, and what was `possible` for who knew the future (null and 0 days: too little is known)",
+    {
+        "home": ADDRESS,
+        "height": NUMBER,
+        "action": {"enum": ["BUY_FULL", "BUY_EMPTY", "SELL", "HOLD"]},
+        "energyWh": NUMBER,
+        "limitPerKwh": maybe(MEASURE),
+        "pricePerToken": maybe(MEASURE),
+        "gain": MEASURE,
+        "gainP10": MEASURE,
+        "gainP90": MEASURE,
+        "reasons": listed(STRING),
+        "record": shape(
+            "TrackRecord",
+            "as `text` has it in words",
+            {"days": NUMBER, "gain": maybe(MEASURE), "possible": maybe(MEASURE), "text": STRING},
+        ),
+    },
+)

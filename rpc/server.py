@@ -21,6 +21,7 @@ from aiohttp.web_exceptions import HTTPException
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from rpc.access import Access, AccessRules, Client, NotAdmitted, Role, Token
+from rpc.advisor import Advisor
 from rpc.chain import Chain
 from rpc.discovery import METHODS
 from rpc.door import Caller, Door
@@ -88,6 +89,7 @@ class ServerConfig:
     rules: AccessRules = field(default_factory=AccessRules)
     tokens: Sequence[Token] | None = None  # None: whoever is on this machine is trusted
     tls: Tls | None = None
+    advisor: str | None = None  # the URL of a program that answers ctt_advise
     pages: Mapping[str, tuple[str, bytes]] = field(default_factory=dict)  # content type and content by path
 
 
@@ -111,7 +113,7 @@ class RpcServer:
     def __init__(self, chain: Chain, config: ServerConfig) -> None:
         loop = asyncio.get_running_loop()
         self.config = config
-        self.door = Door(chain, loop.time)
+        self.door = Door(chain, loop.time, Advisor(config.advisor) if config.advisor else None)
         self._tls = config.tls
         self.access = Access(config.rules, loop.time, self._today, config.tokens)
         limits = GateLimits(

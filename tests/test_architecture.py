@@ -34,7 +34,7 @@ OWNERS = {
     "plyvel": ("node.store", "bench.limits"),
     "coincurve": ("ctt_state.crypto", "bench.limits"),
     "sha3": ("ctt_state.crypto",),
-    "aiohttp.web": ("rpc.server", "rpc.guard"),
+    "aiohttp.web": ("rpc.server", "rpc.guard", "apps.advisor.service"),
 }
 
 PURE = ("ctt_state", "node.consensus")

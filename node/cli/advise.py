@@ -7,6 +7,7 @@ from the home's own past, and promises nothing (docs/ADVISOR.md).
 import argparse
 import asyncio
 import json
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -14,7 +15,7 @@ import aiohttp
 from apps.client import Client, RpcError
 from apps.kpi.history import NoHistory
 from node.cli.options import address, seconds
-from node.cli.transact import RPC_URL, bounded, rpc_url
+from node.cli.transact import RPC_URL, bounded, read_token, rpc_url
 from node.exits import Exit, Failure
 
 EPILOG: Final = """\
@@ -30,12 +31,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "advise", help="what a home may buy or sell now", description=__doc__, epilog=EPILOG
     )
     parser.add_argument("home", type=address, metavar="HOME")
-    parser.add_argument(
-        "--rpc", type=rpc_url, default=RPC_URL, metavar="URL", help="a node's JSON-RPC (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--database", metavar="URL", help="that `ctt index` keeps: the past from there, and much sooner"
-    )
+    add_sources(parser)
     parser.add_argument(
         "--timeout",
         type=seconds,
@@ -47,14 +43,37 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(run=run)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Raises: Failure: 66 a library is missing, 69 the node, the database or the home is not there."""
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Where the past comes from."""
+    parser.add_argument(
+        "--rpc", type=rpc_url, default=RPC_URL, metavar="URL", help="a node's JSON-RPC (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="an API token of the node's, in a file"
+    )
+    parser.add_argument(
+        "--database", metavar="URL", help="that `ctt index` keeps: the past from there, and much sooner"
+    )
+
+
+def token_of(options: argparse.Namespace) -> str | None:
+    """Raises: Failure (66)."""
+    return read_token(options.token_file) if options.token_file else None
+
+
+def check_libraries() -> None:
+    """Raises: Failure (66)."""
     try:
         import apps.advisor.policy  # noqa: F401
     except ImportError:
         raise Failure(
             Exit.MISSING, "advice needs scikit-learn and scipy: pip install 'crypto-trading-node[advisor]'"
         ) from None
+
+
+def run(options: argparse.Namespace) -> int:
+    """Raises: Failure: 66 a library or the token is missing, 69 the node, the database or the home is not there."""
+    check_libraries()
     said = asyncio.run(_advise(options))
     if options.json:
         print(json.dumps(said, indent=2))
@@ -68,7 +87,7 @@ async def _advise(options: argparse.Namespace) -> dict[str, Any]:
     from apps.advisor.sources import NoAdvice
 
     try:
-        async with Client(options.rpc) as client:
+        async with Client(options.rpc, token_of(options)) as client:
             return await bounded(answer(client, options.home, options.database), options)
     except NoAdvice as fault:
         raise Failure(Exit.UNAVAILABLE, str(fault)) from None

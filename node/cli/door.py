@@ -24,6 +24,7 @@ from node.cli.access import TOKENS_FILE, load_tokens
 from node.cli.certificates import identity_failure
 from node.cli.network import supervised
 from node.cli.options import host_names, origins, port, positive_int, quota
+from node.cli.transact import rpc_url
 from node.exits import Exit, Failure
 from node.node import Node
 from p2p.identity import IdentityError, read_file
@@ -112,6 +113,12 @@ def add_rpc_options(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="serve only clients with a certificate of this authority (PEM): they are platforms",
     )
+    group.add_argument(
+        "--advisor",
+        type=rpc_url,
+        metavar="URL",
+        help="pass ctt_advise on to this `ctt advisor`, such as http://127.0.0.1:8650",
+    )
 
 
 def check_exposure(options: argparse.Namespace) -> None:
@@ -148,6 +155,7 @@ async def open_door(options: argparse.Namespace, node: Node) -> AsyncIterator[Rp
         rules=AccessRules(ROLES[options.rpc_least_role], {**QUOTAS, **dict(options.rpc_quota)}),
         tokens=load_tokens(options.dir),
         tls=make_tls(options),
+        advisor=options.advisor,
         pages=load_pages() if options.explorer else {},
     )
     async with AsyncExitStack() as stack:

@@ -6,12 +6,9 @@ Follows the final blocks of any node by JSON-RPC, and goes on where it stopped (
 import argparse
 import asyncio
 import logging
-import signal
 import sys
-from collections.abc import Coroutine
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from apps.client import RpcError
@@ -22,6 +19,7 @@ from apps.indexer.rows import OtherChain
 from ctt_state.genesis import load_genesis
 from node.cli.init import read_genesis
 from node.cli.options import seconds
+from node.cli.process import until_signal
 from node.cli.transact import RPC_URL, read_token, rpc_url
 from node.exits import Exit, Failure
 
@@ -100,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         options.once,
     )
     try:
-        asyncio.run(_until_signal(follow.run(settings, rebuild=options.rebuild)))
+        asyncio.run(until_signal(follow.run(settings, rebuild=options.rebuild)))
     except UnknownDatabase as fault:
         raise Failure(Exit.USAGE, f"--database: {fault}") from None
     except (Refused, OtherChain) as fault:
@@ -110,11 +108,3 @@ def run(options: argparse.Namespace) -> int:
     except RpcError as fault:
         raise Failure(Exit.UNAVAILABLE, f"the node refuses: {fault}") from None
     return 0
-
-
-async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
-    following = asyncio.create_task(work)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, following.cancel)
-    with suppress(asyncio.CancelledError):
-        await following

@@ -34,6 +34,7 @@ COMMANDS: Final = (
     "settlement",
     "kpi",
     "advise",
+    "advisor",
     "access",
     "abi",
 )

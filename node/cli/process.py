@@ -1,10 +1,14 @@
-"""What a node asks of its process before it opens anything, and what it tells whoever started it."""
+"""What a node asks of its process before it opens anything, what it tells whoever started it, and how a program that
+runs until it is told to stop ends."""
 
+import asyncio
 import os
 import resource
+import signal
 import socket
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from node.exits import Exit, Failure
 
@@ -35,3 +39,12 @@ def tell_service_manager(state: str) -> None:
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
         manager.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
         manager.send(state.encode())
+
+
+async def until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Until it ends by itself, or SIGINT or SIGTERM come."""
+    working = asyncio.create_task(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, working.cancel)
+    with suppress(asyncio.CancelledError):
+        await working
