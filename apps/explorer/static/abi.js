@@ -63,8 +63,9 @@ function tried(parse) {
   }
 }
 
-// "InsufficientEnergy" -> "Insufficient energy".
+// "ERC721InsufficientApproval" -> "ERC721 insufficient approval", "notOnSale" -> "Not on sale".
 export function words(name) {
-  const text = name.replace(/^(ERC\d+|CTT)(?=[A-Z])/, "$1 ").replace(/([a-z0-9])([A-Z])/g, (_, a, b) => `${a} ${b.toLowerCase()}`);
-  return text[0].toUpperCase() + text.slice(1);
+  const [, standard, rest] = name.match(/^(ERC\d+(?=[A-Z]))?(.*)$/);
+  const text = rest.replace(/([a-z0-9])([A-Z])/g, "$1 $2").toLowerCase();
+  return standard ? `${standard} ${text}` : text[0].toUpperCase() + text.slice(1);
 }

@@ -77,6 +77,7 @@ const sign = document.getElementById("connection");
 let connection = "connecting";
 let heardAt = 0;
 let status = null;
+let isLooking = false;
 
 // Only what the node says itself: a head that came lately, or its own word that there has been none.
 function judge() {
@@ -98,11 +99,15 @@ function tell() {
 }
 
 async function look() {
+  if (isLooking) return;
+  isLooking = true;
   try {
     status = await call("ctt_chainStatus");
     document.getElementById("chain").textContent = `Chain ${status.chainId} · genesis ${status.genesisHash.slice(0, 18)}…`;
   } catch {
     status = null;
+  } finally {
+    isLooking = false;
   }
   tell();
 }
@@ -118,6 +123,7 @@ onHead(() => {
   else tell();
 });
 setInterval(() => {
+  tell(); // a node that hangs answers nothing
   if (performance.now() - heardAt > STALLED_MS) look();
 }, LOOK_MS);
 
