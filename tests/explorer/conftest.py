@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, expect, sync_playwright
 
 from apps.client import Client, Wallet
 from apps.demo.street import Street
@@ -24,6 +24,8 @@ NOON: Final = 48  # the quarter that the street begins with
 QUARTERS: Final = 4
 QUARTER_SECONDS: Final = 0.4  # auctions between quarters
 WAIT_MS_MAX: Final = 30_000.0
+
+expect.set_options(timeout=WAIT_MS_MAX)
 
 Watch = Callable[..., AbstractContextManager[Page]]
 
