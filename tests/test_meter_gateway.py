@@ -75,12 +75,12 @@ def write_settings(directory: Path, homes: Homes, *meters: str, more: str = "") 
     return path
 
 
-class Running:
-    """The command in a process of its own."""
+class MeterCommand:
+    """`ctt meter` in a process of its own."""
 
-    def __init__(self, settings: Path, *flags: str) -> None:
-        command = [sys.executable, "-m", "node.cli.main", "meter", "run", str(settings), *flags]
-        self.log = settings.with_suffix(".log")
+    def __init__(self, log_file: Path, *arguments: object) -> None:
+        command = [sys.executable, "-m", "node.cli.main", "meter", *map(str, arguments)]
+        self.log = log_file
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
 
@@ -99,6 +99,13 @@ class Running:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+class Running(MeterCommand):
+    """`ctt meter run`."""
+
+    def __init__(self, settings: Path, *flags: str) -> None:
+        super().__init__(settings.with_suffix(".log"), "run", settings, *flags)
 
 
 def wait_until(is_so: Callable[[], Any]) -> None:
@@ -140,7 +147,7 @@ def test_a_file_is_thinned_out_to_slots_and_every_refusal_has_its_reason(
         make_telegram("0-1:24.2.1(000.1*m3)"),
     ]
     (tmp_path / "p1.txt").write_bytes(b"".join([*good, *bad]))
-    result = ctt("run", write_settings(tmp_path, homes, f'source = "{tmp_path}/p1.txt"'))
+    result = ctt("run", write_settings(tmp_path, homes, 'source = "p1.txt"'))  # beside the settings
 
     assert (result.code, result.err) == (0, "")
     # The baseline, the last before 10:15 and before 10:30, and where the file ends.

@@ -9,8 +9,8 @@ import ssl
 import subprocess
 import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,10 +24,11 @@ from apps.meter.outbox import Outbox
 from apps.meter.reading import Malformed, ReadingRefused, Registers
 from apps.meter.sender import Batching
 from apps.meter.topics import AGE_MS_MAX, Assembler, InvalidTree, read_tree
-from ctt_state.units import Ms
+from ctt_state.units import Ms, hex_of
+from node.keys import create_key
 from tests.live_node import LiveNode, free_port
 from tests.meter_world import DATA, ROOT, Homes, make_registers, onboard
-from tests.test_meter_gateway import Running, wait_until, write_settings
+from tests.test_meter_gateway import MeterCommand, Running, TcpMeter, wait_until, write_settings
 from tests.test_meter_sender import send
 from tests.test_rpc_access_tls import AUTHORITY, Maker
 
@@ -359,22 +360,68 @@ def later(telegram: bytes, step: int) -> bytes:
     return content + (b"%04X\r\n" % crc16(content) if has_checksum else b"\r\n")
 
 
+class Importing:
+    """`ctt meter import` of all days: a program that ends by itself, and is begun anew when it was killed."""
+
+    def __init__(self, homes: Homes, directory: Path, days: Sequence[Path]) -> None:
+        key, outbox = directory / "past.key", directory / "past.outbox"
+        create_key(key, homes.meter_key)
+        flags = ("--key", key, "--outbox", outbox, "--rpc", homes.node.url)
+        self._arguments = ("import", hex_of(homes.prosumers[0]), *days, *flags)
+        self._log = directory / "past.log"
+        self.start()
+
+    def start(self) -> None:
+        self._command = MeterCommand(self._log, *self._arguments)
+
+    def kill(self) -> None:
+        self._command.kill()
+
+    def finish(self) -> str:
+        """Its last line."""
+        assert self._command.process.wait(timeout=60) == 0, self._log.read_text()
+        return self._log.read_text().splitlines()[-1]
+
+    def __enter__(self) -> "Importing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+def count_espi(content: bytes) -> tuple[int, int]:
+    """How many intervals the file has, and their Wh, without the reader that is tested."""
+    values = [
+        int(each)
+        for each in re.findall(rb"</timePeriod>\s*<value>(\d+)</value>\s*</IntervalReading>", content)
+    ]
+    return len(values), sum(values)
+
+
 @needs_broker
 @pytest.mark.skipif(not DATA.is_dir(), reason="the telegrams of ../shared/data are not here")
-def test_real_telegrams_reach_the_chain_through_crashes_of_everything(tmp_path: Path) -> None:
-    """The gateway is killed five times, the broker once, the node once: nothing is lost, nothing counts twice."""
-    files = [path for path in sorted((DATA / "dsmr").glob("*.txt")) if "unpadded" not in path.name]
+def test_real_meters_reach_the_chain_through_crashes_of_everything(tmp_path: Path) -> None:
+    """Telegrams by TCP, by file and by a broker's topics, and two weeks of Green Button files, while both programs are
+    killed five times, the broker once and the node once: nothing is lost, nothing counts twice."""
+    files = sorted((DATA / "dsmr").glob("*.txt"), reverse=True)  # those first that tell the time
+    files = [path for path in files if "unpadded" not in path.name]
     first = [Framer().feed(path.read_bytes())[0] for path in files]
-    with LiveNode(tmp_path / "node") as node, Broker(tmp_path / "broker") as broker, ExitStack() as stack:
-        homes = Homes(node, "whole", len(first), concentrator=True)
-        onboard(homes)
-        meters = [f'telegrams = "p1/{number}"' for number in range(len(first))]
+    days = sorted((DATA / "greenbutton").glob("day_*.xml"))
+    with ExitStack() as stack:
+        node = stack.enter_context(LiveNode(tmp_path / "node"))
+        broker = stack.enter_context(Broker(tmp_path / "broker"))
+        tcp = stack.enter_context(closing(TcpMeter()))
+        homes, past = Homes(node, "whole", len(first), concentrator=True), Homes(node, "past")
+        onboard(homes, past)
+        sources = [f'source = "{tcp.url}"', 'source = "p1.txt"']
+        topics = [f'telegrams = "p1/{number}"' for number in range(len(sources), len(first))]
         more = f"every = 0\nclock-behind = {2**32}\n[concentrator]\nseconds = 0\n{broker.settings()}"
-        settings = write_settings(tmp_path, homes, *meters, more=more)
-        gateway = stack.enter_context(Running(settings))
+        settings = write_settings(tmp_path, homes, *sources, *topics, more=more)
 
         def say(step: int) -> None:
-            broker.publish(*((f"p1/{number}", later(each, step)) for number, each in enumerate(first)))
+            said = [later(each, step) for each in first]
+            tcp.telegram = said[0]
+            broker.publish(*((f"p1/{at}", said[at]) for at in range(len(sources), len(first))))
 
         def is_counted(step: int) -> bool:
             say(step)
@@ -382,14 +429,24 @@ def test_real_telegrams_reach_the_chain_through_crashes_of_everything(tmp_path: 
                 parse(later(each, step))[2:] for each in first
             ]
 
+        def start(step: int) -> Running:
+            """It reads what its file has by now."""
+            (tmp_path / "p1.txt").write_bytes(b"".join(later(first[1], each) for each in range(step + 1)))
+            return stack.enter_context(Running(settings))
+
+        say(0)
+        gateway = start(0)
+        importing = stack.enter_context(Importing(past, tmp_path, days))
         wait_until(lambda: is_counted(0))
-        for step in range(1, STEPS):
+        for step in range(1, STEPS + 1):
             say(step)
             time.sleep(0.2)
             if step in GATEWAY_KILLED:
                 gateway.kill()
+                importing.kill()
                 say(step)
-                gateway = stack.enter_context(Running(settings))
+                gateway = start(step)
+                importing.start()
             if step == BROKER_KILLED:
                 broker.kill()
                 time.sleep(0.5)
@@ -398,6 +455,8 @@ def test_real_telegrams_reach_the_chain_through_crashes_of_everything(tmp_path: 
                 node.kill()
                 say(step)
                 node.restart()
+        gateway.stop()
+        gateway = start(STEPS)
         wait_until(lambda: is_counted(STEPS))
         gateway.stop()
         with Outbox(tmp_path / "outbox") as outbox:
@@ -408,3 +467,11 @@ def test_real_telegrams_reach_the_chain_through_crashes_of_everything(tmp_path: 
         for number in range(len(first)):
             counted = sum(int(log["data"][2:66], 16) for log in homes.readings(number))
             assert counted == 137 * STEPS, files[number].name
+
+        intervals, energies = zip(*[count_espi(day.read_bytes()) for day in days], strict=True)
+        assert intervals[10] == 92 and len(days) == 14
+        readings = 1 + sum(intervals)  # the baseline first
+        assert importing.finish() == f"{readings} readings are on the chain, 0 were refused by it"
+        assert past.nonce() == 1 + readings
+        assert past.last_reading().import_wh == sum(energies)
+        assert sum(int(log["data"][2:66], 16) for log in past.readings()) == sum(energies)

@@ -88,6 +88,13 @@ class _Table:
         value = self.take(name, str, default)
         return value if value is default else self._directory / value
 
+    def source(self) -> Source | None:
+        text = self.take("source", str, None)
+        source = text and parse_source(text)
+        if source and source.kind == "file":
+            return source._replace(place=str(self._directory / source.place))
+        return source or None
+
     def table(self, name: str) -> "_Table | None":
         value = self.take(name, dict, None)
         return None if value is None else _Table(f"{self.name}{name}.", value, self._directory)
@@ -141,13 +148,13 @@ def _own_trees() -> dict[str, Any]:
 
 def _meter(table: _Table, trees: Mapping[str, Any]) -> MeterSettings:
     prosumer = _address(table)
-    source, tree = table.take("source", str, None), table.take("tree", str, None)
+    source, tree = table.source(), table.take("tree", str, None)
     topic, prefix = table.take("telegrams", str, ""), table.take("prefix", str, "")
     table.end()
     if [source, tree, topic or None].count(None) != 2:
         raise InvalidSettings(f"{table.name} has one of source, tree and telegrams")
     if tree is None:
-        return MeterSettings(prosumer, source and parse_source(source), None, topic)
+        return MeterSettings(prosumer, source, None, topic)
     if tree not in trees:
         raise InvalidSettings(f"{table.name}tree is none of {', '.join(sorted(trees))}, nor in [trees]")
     return MeterSettings(prosumer, None, read_tree(trees[tree], prefix))
