@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,7 +57,9 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     a test does."""
     chromium_program()
     with LiveNode(tmp_path_factory.mktemp("explorer") / "node", flags=("--account-slots", "1024")) as node:
-        yield asyncio.run(_live(node))
+        with ThreadPoolExecutor(1) as thread:  # in its own, for Playwright has a loop in this one
+            lived = thread.submit(asyncio.run, _live(node)).result()
+        yield lived
 
 
 async def _live(node: LiveNode) -> Chain:
@@ -93,8 +96,7 @@ def chromium_program() -> str:
 
 
 @pytest.fixture(scope="package")
-def browser(chain: Chain) -> Iterator[Browser]:
-    """Begins after the chain: while Playwright has its loop in this thread, no other can run in it."""
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(
             executable_path=chromium_program(), args=["--disable-dev-shm-usage", "--disable-gpu"]

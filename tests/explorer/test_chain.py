@@ -4,13 +4,16 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
+from apps.client import decode_log
 from ctt_state.modules.ctt import CTT
+from ctt_state.modules.market import MARKET
 from ctt_state.units import hex_of
 from tests.explorer.conftest import WAIT_MS_MAX, Chain, violations
 from tests.ledger_world import BOB
@@ -103,6 +106,21 @@ def test_new_transactions_are_shown_with_what_they_do(show: Show, chain: Chain) 
     assert [each["hash"].startswith(hash_.split("…")[0]) for each in block["transactions"]] == [True]
 
 
+def test_a_table_stands_still_while_somebody_is_at_it(show: Show) -> None:
+    """Or its links would go away from under the pointer three times a second. The figures go on."""
+    page = show("")
+    card = page.locator("section.card", has=page.locator("h2", has_text=re.compile("^Blocks$")))
+    height = page.locator(".figure .value").first
+    card.locator("tbody").hover()
+    expect(card.locator(".held")).to_be_visible()
+    first, before = card.locator("tbody td").first.inner_text(), height.inner_text()
+    expect(height).not_to_have_text(before)
+    assert card.locator("tbody td").first.inner_text() == first
+    page.locator("footer").hover()
+    expect(card.locator(".held")).to_have_count(0)
+    expect(card.locator("tbody td").first).not_to_have_text(first)
+
+
 @pytest.fixture
 def lone(tmp_path: Path) -> Iterator[LiveNode]:
     with LiveNode(tmp_path / "node") as node:
@@ -152,10 +170,30 @@ def test_a_transaction_is_shown_by_the_abi(show: Show, chain: Chain) -> None:
     expect(page.locator("h1")).to_have_text("CTT: buy empty tokens")
     assert rows(page, "Arguments of buyEmptyTokens") == [["count", "uint256", "2"]]
     assert fact(page, "Value") == "0.02"
-    events = page.locator(".event h3").all_inner_texts()
     logs = chain.call("eth_getTransactionReceipt", chain.purchase)["logs"]
-    assert len(events) == len(logs) and "CTT · Transfer" in events
+    expect(page.locator(".event h3")).to_have_text(f"CTT · Transfer ({len(logs)})")
+    assert [row[0::3] for row in rows(page, "CTT · Transfer")] == [
+        [str(int(log["logIndex"], 16)), f"CTT {int(log['topics'][3], 16)}"] for log in logs
+    ]
     assert show(f"tx/{chain.payment}").locator("h1").inner_text() == "pays 1.00"
+
+
+def test_a_clearing_tells_its_trades_in_kwh_and_per_kwh(show: Show, chain: Chain) -> None:
+    (trade,) = [event for event in MARKET.events.values() if event.name == "Trade"]
+    logs = chain.call("eth_getLogs", {"fromBlock": "0x0", "topics": [hex_of(trade.topic)]})
+    of_one = [log for log in logs if log["transactionHash"] == logs[0]["transactionHash"]]
+    figures = [decode_log(MARKET, log) for log in of_one]
+    expected = [
+        [
+            f"{values['energy'] / 1000:.3f} kWh",
+            f"{Decimal(values['price']).scaleb(-15).normalize():f} per kWh",
+        ]
+        for _, values in filter(None, figures)
+    ]
+    page = show(f"tx/{logs[0]['transactionHash']}")
+    expect(page.locator("h1")).to_have_text("Market: clear")
+    assert fact(page, "Type") == "the block's own"
+    assert [row[3:] for row in rows(page, "Market · Trade")] == expected
 
 
 def test_a_refusal_is_told_in_words(show: Show, chain: Chain) -> None:

@@ -26,6 +26,16 @@ export function replace(node, ...children) {
   node.replaceChildren(...flat(children));
 }
 
+const HOVERS = matchMedia("(hover: hover)");
+
+// Replaces what comes anew all the time, unless somebody points at it or has the focus in it: then it stands still, so
+// that a link stays where it is, and style.css says so.
+export function refresh(node, ...children) {
+  const isHeld = node.matches(":focus-within") || (HOVERS.matches && node.matches(":hover"));
+  node.classList.toggle("held", isHeld);
+  if (!isHeld) replace(node, ...children);
+}
+
 export function title(text) {
   document.title = `${text} · Crypto-Trading Token`;
 }

@@ -2,7 +2,7 @@
 
 import { decodeCall, words } from "./abi.js";
 import { h, row, table, tag } from "./dom.js";
-import { kwh, money, number, time } from "./format.js";
+import { kwh, money, number, price, time } from "./format.js";
 import { addressLink, tokenLink, txLink } from "./links.js";
 
 const COLUMNS = ["Transaction", "What", "From", ">Gas used", "Outcome"];
@@ -38,18 +38,31 @@ export async function transactionTable(caption, transactions, receipts) {
   );
 }
 
-const ENERGY = /^(energy|offered|stored|produced|consumed|covered|billed|fedToGrid|importTotal|exportTotal|capability)$/i;
-const MONEY = /^(price|tokenPrice|sellingPrice|value|amount|fee|cost)$/i;
+const SOURCES = ["none", "solar", "wind", "hydro", "biomass", "other"];
 
-// An argument as a person reads it; the unit goes by its name, as the ABI has no units.
-export function argument({ name, type, value }) {
+// The ABI has no units: what the figures of a module's calls and events stand for goes by their names.
+const UNITS = {
+  CTT: [
+    [/^(energy|amount|maxAmount|minEnergy|offered|stored|requested|covered|importTotal|exportTotal|capability)$/, kwh],
+    [/^(price|tokenPrice)$/, money],
+    [/^energyPrice$/, price],
+  ],
+  Market: [
+    [/^(energy|energyWh)$/, kwh],
+    [/^(price|weiPerWh|buyLimit|sellLimit|floor|ceiling|gridFee)$/, price],
+    [/^(spend|spendWei)$/, money],
+  ],
+  Treasury: [[/^amount$/, money]],
+};
+
+// An argument as a person reads it.
+export function argument(module, { name, type, value }) {
   if (type === "address") return addressLink(value.toLowerCase(), value);
   if (type === "bool") return value ? "yes" : "no";
-  if (/^tokenId$/i.test(name)) return tokenLink(value);
+  if (/tokenId$/i.test(name)) return tokenLink(value);
   if (/time$/i.test(name) && type === "uint64") return time(value);
-  if (ENERGY.test(name) && type.startsWith("uint")) return `${kwh(value)}`;
-  if (MONEY.test(name) && type === "uint256") return h("span", null, number(value), value >= 10n ** 15n ? h("span", { class: "muted" }, ` = ${money(value)}`) : null);
-  if (typeof value === "bigint") return number(value);
+  if (name === "source") return SOURCES[Number(value)] ?? number(value);
+  if (typeof value === "bigint") return (UNITS[module]?.find(([names]) => names.test(name))?.[1] ?? number)(value);
   if (typeof value === "object" && value !== null) return h("span", { class: "mono" }, show(value));
   return h("span", { class: type.startsWith("bytes") ? "mono" : null }, String(value));
 }

@@ -37,12 +37,8 @@ export default async function block(main, what) {
       final(head, finality),
       h("nav", { class: "pages", "aria-label": "Blocks beside it" }, head.height > 0 ? h("a", { href: `#/block/${head.height - 1}` }, "← before") : null, h("a", { href: `#/block/${head.height + 1}` }, "after →")),
     ),
-    h(
-      "div",
-      { class: "cards" },
-      card("Header", ...header(head, found, names)),
-      card("What made it final", certificate(finality, names)),
-    ),
+    card("Header", header(head, found, names)),
+    card("What made it final", certificate(finality, names)),
     card(
       `Transactions (${number(transactions.length)})`,
       transactions.length === 0
@@ -57,20 +53,18 @@ export default async function block(main, what) {
 const final = (head, finality) => (head.height === 0 || finality?.certificate ? tag("ok", "final") : tag("", "final"));
 
 function header(head, found, names) {
-  return [
-    facts(
-      ["Time", h("span", null, time(head.timeMs), h("span", { class: "muted" }, ` · ${ago(head.timeMs)}`))],
-      ["Validator", head.height === 0 ? "genesis" : addressLink(head.miner, names.get(head.miner) ?? head.miner)],
-      ["View", number(head.view)],
-      ["Gas used", `${number(head.gasUsed)} of ${number(head.gasLimit)} (${percent(head.gasUsed, head.gasLimit)})`],
-      ["Size", `${number(found.size)} bytes`],
-      ["Hash", mono(found.hash)],
-      ["Parent", head.height > 0 ? h("a", { href: `#/block/${head.height - 1}`, class: "mono" }, found.parentHash) : mono(found.parentHash)],
-      ["State root", mono(found.stateRoot)],
-      ["Transactions root", mono(found.transactionsRoot)],
-      ["Receipts root", mono(found.receiptsRoot)],
-    ),
-  ];
+  return facts(
+    ["Time", h("span", null, time(head.timeMs), h("span", { class: "muted" }, ` · ${ago(head.timeMs)}`))],
+    ["Validator", head.height === 0 ? "genesis" : addressLink(head.miner, names.get(head.miner) ?? head.miner)],
+    ["View", number(head.view)],
+    ["Gas used", `${number(head.gasUsed)} of ${number(head.gasLimit)} (${percent(head.gasUsed, head.gasLimit)})`],
+    ["Size", `${number(found.size)} bytes`],
+    ["Hash", mono(found.hash)],
+    ["Parent", head.height > 0 ? h("a", { href: `#/block/${head.height - 1}`, class: "mono" }, found.parentHash) : mono(found.parentHash)],
+    ["State root", mono(found.stateRoot)],
+    ["Transactions root", mono(found.transactionsRoot)],
+    ["Receipts root", mono(found.receiptsRoot)],
+  );
 }
 
 const mono = (text) => h("span", { class: "mono" }, text);

@@ -1,10 +1,9 @@
 // The live chain: blocks as they become final, how fast and how soon, who makes them, and what is in them.
 
-import { card, h, replace, row, svg, table, tag, title } from "../dom.js";
+import { card, h, refresh, replace, row, svg, table, tag, title } from "../dom.js";
 import { ago, clock, number } from "../format.js";
 import { addressLink, blockLink, txLink } from "../links.js";
 import { batch, call, headOf, onHead } from "../rpc.js";
-import { what } from "../transactions.js";
 
 const BLOCKS_SHOWN = 12;
 const BLOCKS_KEPT = 90; // half a minute's, from which rates are taken
@@ -22,7 +21,7 @@ const VALIDATOR_COLUMNS = ["Validator", "State", ">Heard", ">Votes missed", ">Bl
 export default async function home(main) {
   title("Chain");
   const place = layout(main);
-  const chain = { heads: [], counts: new Map(), names: new Map(), order: [], epoch: 0, transactions: [], isReading: false };
+  const chain = { heads: [], counts: new Map(), names: new Map(), order: [], epoch: 0, transactions: [], isReading: false, isCatchingUp: false };
   await readStatus(place, chain);
   await readRecent(chain);
   drawBlocks(place, chain);
@@ -31,8 +30,12 @@ export default async function home(main) {
     setInterval(() => drawAges(place), AGES_EVERY_MS),
   ];
   const stopHeads = onHead((head) => {
-    const last = chain.heads[0];
-    if (last && head.height <= last.height) return;
+    const next = chain.heads.length ? chain.heads[0].height + 1 : head.height;
+    if (head.height < next) return;
+    if (head.height > next) {
+      catchUp(chain).catch(() => {});
+      return;
+    }
     chain.heads.unshift(head);
     chain.heads.length = Math.min(chain.heads.length, BLOCKS_KEPT);
     drawBlocks(place, chain);
@@ -59,13 +62,25 @@ async function readStatus(place, chain) {
   tell(place.finality, finality && finality.blocks ? `${Math.round(finality.p50)} ms` : "–", finality && finality.blocks ? `from proposal to certificate; 99 % within ${Math.round(finality.p99)} ms` : "no block in the last minute");
   tell(place.pool, number(status.pool.pending), status.pool.queued ? `and ${number(status.pool.queued)} that wait for another` : "transactions wait");
   if (status.ctt) {
-    tell(place.energy, status.ctt.energyStored, `in ${number(status.ctt.tokens)} of ${number(status.ctt.maxTokens)} tokens`);
+    tell(place.energy, status.ctt.energyStored.replace(" kWh", ""), `in ${number(status.ctt.tokens)} of ${number(status.ctt.maxTokens)} tokens`);
   }
   drawValidators(place, chain);
 }
 
+// After heads that were not heard of: a gap is no late block.
+async function catchUp(chain) {
+  if (chain.isCatchingUp) return;
+  chain.isCatchingUp = true;
+  try {
+    await readRecent(chain);
+  } finally {
+    chain.isCatchingUp = false;
+  }
+}
+
 // The last half minute's heads, so that rates are there from the start.
 async function readRecent(chain) {
+  const heads = [];
   const newest = await call("eth_getBlockByNumber", "latest", false);
   const height = Number(newest.number);
   const first = Math.max(1, height - BLOCKS_KEPT + 1);
@@ -73,9 +88,10 @@ async function readRecent(chain) {
   for (let at = height; at >= first; at--) asked.push(["eth_getBlockByNumber", [`0x${at.toString(16)}`, false]]);
   for (const block of await batch(asked)) {
     if (block instanceof Error || !block) continue;
-    chain.heads.push(headOf(block));
+    heads.push(headOf(block));
     chain.counts.set(Number(block.number), block.transactions.length);
   }
+  chain.heads = heads;
 }
 
 // Counts and newest transactions, one reading at a time however fast blocks come.
@@ -103,6 +119,7 @@ async function readTransactions(place, chain) {
   const block = await call("eth_getBlockByNumber", `0x${full.height.toString(16)}`, false);
   const hashes = block.transactions.slice(-TRANSACTIONS_SHOWN).reverse();
   const found = await batch(hashes.map((hash) => ["eth_getTransactionByHash", [hash]]));
+  const { what } = await import("../transactions.js"); // and the ABI's decoder, which is large: blocks come first
   for (const transaction of found.reverse()) {
     if (transaction instanceof Error || !transaction) continue;
     const { hash, from } = transaction;
@@ -133,7 +150,7 @@ function layout(main) {
     finality: figure("Finality"),
     load: figure("Transactions a second"),
     pool: figure("Pool"),
-    energy: figure("Energy stored"),
+    energy: figure("kWh stored"),
     blocks: h("div"),
     transactions: h("div", null, h("p", { class: "muted" }, "None yet.")),
     validators: h("div"),
@@ -158,7 +175,7 @@ function drawBlocks(place, chain) {
   const isNew = place.blocks.dataset.height && Number(place.blocks.dataset.height) < head.height;
   place.blocks.dataset.height = head.height;
   drawRates(place, chain);
-  replace(
+  refresh(
     place.blocks,
     table(
       "Newest final blocks",
@@ -211,7 +228,7 @@ function bars(intervals) {
 }
 
 function drawTransactions(place, chain) {
-  replace(
+  refresh(
     place.transactions,
     table(
       "Newest transactions in final blocks",
@@ -228,7 +245,7 @@ function drawValidators(place, chain) {
   const [head] = chain.heads;
   const states = new Map((chain.states ?? []).map((each) => [each.address, each]));
   const turn = head && chain.order.length ? chain.order[(chain.epoch + head.view + 1) % chain.order.length] : null;
-  replace(
+  refresh(
     place.validators,
     table(
       "Validators",

@@ -8,6 +8,7 @@ import { call, onHead, RpcError } from "../rpc.js";
 import { argument, inWords, outcome, what, words } from "../transactions.js";
 
 const TYPES = { 0: "legacy", 1: "with access list (EIP-2930)", 2: "EIP-1559", 126: "the block's own" };
+const REVERTED = 3; // the code of a call that a rule refuses, and not the node
 const ARGUMENT_COLUMNS = ["Name", "Type", "Value"];
 
 export default async function tx(main, hash) {
@@ -45,32 +46,28 @@ async function draw(main, transaction, receipt) {
     main,
     h("div", { class: "head" }, h("h1", null, called ? `${called.module}: ${words(called.name).toLowerCase()}` : text), outcome(receipt)),
     reason ? notice(reason, "bad") : null,
-    h(
-      "div",
-      { class: "cards" },
-      card(
-        "Transaction",
-        facts(
-          ["Hash", h("span", { class: "mono" }, transaction.hash)],
-          ["Block", receipt ? h("span", null, blockLink(receipt.blockNumber), h("span", { class: "muted" }, ` · place ${Number(receipt.transactionIndex)}, final`)) : "it waits in the pool"],
-          ["Time", block ? h("span", null, time(block.timestampMilliseconds), h("span", { class: "muted" }, ` · ${ago(block.timestampMilliseconds)}`)) : null],
-          ["From", addressLink(transaction.from, transaction.from)],
-          ["To", transaction.to ? h("span", null, addressLink(transaction.to, transaction.to), called ? h("span", { class: "muted" }, ` · ${called.module}`) : null) : "nobody"],
-          ["Value", money(transaction.value)],
-          ["Gas", receipt ? `${number(receipt.gasUsed)} used of ${number(transaction.gas)}` : `${number(transaction.gas)} at most`],
-          ["Fee", receipt ? money(BigInt(receipt.gasUsed) * BigInt(receipt.effectiveGasPrice)) : null],
-          ["Nonce", number(transaction.nonce)],
-          ["Type", TYPES[Number(transaction.type)] ?? Number(transaction.type)],
-        ),
-      ),
-      card(
-        called ? `${called.name}(${called.args.map(({ type }) => type).join(", ")})` : "Input",
-        called ? values(called) : transaction.input === "0x" ? h("p", { class: "muted" }, "No input: a payment.") : h("pre", { class: "mono" }, transaction.input),
+    card(
+      "Transaction",
+      facts(
+        ["Hash", h("span", { class: "mono" }, transaction.hash)],
+        ["Block", receipt ? h("span", null, blockLink(receipt.blockNumber), h("span", { class: "muted" }, ` · place ${Number(receipt.transactionIndex)}, final`)) : "it waits in the pool"],
+        ["Time", block ? h("span", null, time(block.timestampMilliseconds), h("span", { class: "muted" }, ` · ${ago(block.timestampMilliseconds)}`)) : null],
+        ["From", addressLink(transaction.from, transaction.from)],
+        ["To", transaction.to ? h("span", null, addressLink(transaction.to, transaction.to), called ? h("span", { class: "muted" }, ` · ${called.module}`) : null) : "nobody"],
+        ["Value", money(transaction.value)],
+        ["Gas", receipt ? `${number(receipt.gasUsed)} used of ${number(transaction.gas)}` : `${number(transaction.gas)} at most`],
+        ["Fee", receipt ? money(BigInt(receipt.gasUsed) * BigInt(receipt.effectiveGasPrice)) : null],
+        ["Nonce", number(transaction.nonce)],
+        ["Type", TYPES[Number(transaction.type)] ?? Number(transaction.type)],
       ),
     ),
     card(
+      called ? `${called.name}(${called.args.map(({ type }) => type).join(", ")})` : "Input",
+      called ? values(called) : transaction.input === "0x" ? h("p", { class: "muted" }, "No input: a payment.") : h("pre", { class: "mono" }, transaction.input),
+    ),
+    card(
       `Events (${number(events.length)})`,
-      events.length === 0 ? h("p", { class: "muted" }, receipt ? "None." : "They come with its block.") : h("div", { class: "events" }, events.map(event)),
+      events.length === 0 ? h("p", { class: "muted" }, receipt ? "None." : "They come with its block.") : h("div", { class: "events" }, kinds(events)),
     ),
   );
 }
@@ -83,20 +80,30 @@ async function refusal(transaction) {
     return "Refused: something before it in its block was in the way.";
   } catch (error) {
     if (!(error instanceof RpcError)) throw error;
+    if (error.code !== REVERTED) return `Refused. Asked why, the node says: ${error.message}.`;
     const decoded = await decodeRevert(error.data);
-    return decoded ? `Refused: ${inWords(decoded)}` : `Refused: ${error.message}`;
+    return `Refused: ${decoded ? inWords(decoded) : error.message}`;
   }
 }
 
-const values = ({ name, args }) =>
+const values = ({ module, name, args }) =>
   args.length === 0
     ? h("p", { class: "muted" }, "No arguments.")
-    : table(`Arguments of ${name}`, ARGUMENT_COLUMNS, args.map((each) => row(ARGUMENT_COLUMNS, [each.name || "–", h("span", { class: "mono muted" }, each.type), argument(each)])));
+    : table(`Arguments of ${name}`, ARGUMENT_COLUMNS, args.map((each) => row(ARGUMENT_COLUMNS, [each.name || "–", h("span", { class: "mono muted" }, each.type), argument(module, each)])));
 
-const event = ([log, decoded]) =>
-  h(
-    "section",
-    { class: "event" },
-    h("h3", null, decoded ? `${decoded.module} · ${decoded.name}` : `unknown, of ${shortHash(log.address)}`),
-    decoded ? facts(...decoded.args.map((each) => [each.name, argument(each)])) : h("pre", { class: "mono" }, JSON.stringify({ topics: log.topics, data: log.data }, null, 1)),
+// A table for each kind of event, as a clearing has many of a few kinds.
+function kinds(events) {
+  const byKind = Map.groupBy(events, ([log, decoded]) => (decoded ? `${decoded.module} · ${decoded.name}` : `unknown, of ${shortHash(log.address)}`));
+  return [...byKind].map(([kind, alike]) =>
+    h("section", { class: "event" }, h("h3", null, alike.length > 1 ? `${kind} (${number(alike.length)})` : kind), !alike[0][1] ? alike.map(raw) : alike[0][1].args.length === 1 ? inLine(alike) : inTable(kind, alike)),
   );
+}
+
+const inLine = (alike) => h("p", null, alike.map(([, { module, args }], at) => [at ? ", " : null, argument(module, args[0])]));
+
+function inTable(kind, alike) {
+  const columns = ["Log", ...alike[0][1].args.map(({ name, type }) => (/^uint/.test(type) && !/tokenId|source|time$/i.test(name) ? `>${name}` : name))];
+  return table(kind, columns, alike.map(([log, { module, args }]) => row(columns, [h("span", { class: "muted" }, Number(log.logIndex)), ...args.map((each) => argument(module, each))])));
+}
+
+const raw = ([{ topics, data }]) => h("pre", { class: "mono" }, JSON.stringify({ topics, data }, null, 1));

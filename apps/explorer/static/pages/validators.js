@@ -1,7 +1,7 @@
 // Who validates now and next, whether they are there, and who was caught voting twice.
 
 import { contract } from "../abi.js";
-import { card, facts, h, replace, row, table, tag, title } from "../dom.js";
+import { card, facts, h, refresh, replace, row, table, tag, title } from "../dom.js";
 import { number } from "../format.js";
 import { addressLink, blockLink } from "../links.js";
 import { batch, call, onHead } from "../rpc.js";
@@ -15,16 +15,24 @@ const OFFENCE_COLUMNS = ["Validator", "What the chain holds"];
 export default async function validators(main) {
   title("Validators");
   let isReading = false;
-  await draw(main);
+  const place = { epoch: h("div"), now: h("div") };
+  replace(
+    main,
+    h("h1", null, "Validators"),
+    card(null, place.epoch),
+    card("Now", place.now),
+    card("Votes for two different things", await offences()),
+  );
+  await draw(place);
   return onHead(async (head) => {
     if (isReading || head.height % 6) return;
     isReading = true;
-    await draw(main).catch(() => {});
+    await draw(place).catch(() => {});
     isReading = false;
   });
 }
 
-async function draw(main) {
+async function draw(place) {
   const height = Number(await call("eth_blockNumber"));
   const heights = Array.from({ length: Math.min(BLOCKS, height) }, (_, at) => `0x${(height - at).toString(16)}`);
   const [set, node, ...headers] = await batch([
@@ -38,37 +46,32 @@ async function draw(main) {
   for (const header of headers) if (header?.miner) made.set(header.miner, (made.get(header.miner) ?? 0) + 1);
   const newest = headers[0];
   const turn = newest && !(newest instanceof Error) ? set.validators[(set.epoch + Number(newest.view) + 1) % set.validators.length].address : null;
-  replace(
-    main,
-    h("h1", null, "Validators"),
-    card(
-      null,
-      facts(
-        ["Epoch", h("span", null, `${number(set.epoch)}, blocks `, blockLink(set.firstHeight), ` to ${number(set.lastHeight)}`)],
-        ["Quorum", `${number(set.quorum)} of ${number(set.validators.length)} votes make a block final`],
-        ["Next epoch", next(set)],
-      ),
+  refresh(
+    place.epoch,
+    facts(
+      ["Epoch", h("span", null, `${number(set.epoch)}, blocks `, blockLink(set.firstHeight), ` to ${number(set.lastHeight)}`)],
+      ["Quorum", `${number(set.quorum)} of ${number(set.validators.length)} votes make a block final`],
+      ["Next epoch", next(set)],
     ),
-    card(
-      "Now",
-      table(
-        "Validators of this epoch",
-        COLUMNS,
-        set.validators.map((each) => {
-          const state = states.get(each.address);
-          return row(COLUMNS, [
-            state?.name ?? "–",
-            addressLink(each.address),
-            h("span", null, presence(state), each.address === turn ? [" ", tag("warn", "its turn")] : null),
-            !state ? "–" : state.heardMs === null ? "this node" : `${(state.heardMs / 1000).toFixed(1)} s ago`,
-            state?.votesMissed === null || !state ? "–" : number(state.votesMissed),
-            number(made.get(each.address) ?? 0),
-            h("span", { class: "mono", title: each.consensusKey }, `${each.consensusKey.slice(0, 14)}…`),
-          ]);
-        }),
-      ),
+  );
+  refresh(
+    place.now,
+    table(
+      "Validators of this epoch",
+      COLUMNS,
+      set.validators.map((each) => {
+        const state = states.get(each.address);
+        return row(COLUMNS, [
+          state?.name ?? "–",
+          addressLink(each.address),
+          h("span", null, presence(state), each.address === turn ? [" ", tag("warn", "its turn")] : null),
+          !state ? "–" : state.heardMs === null ? "this node" : `${(state.heardMs / 1000).toFixed(1)} s ago`,
+          state?.votesMissed === null || !state ? "–" : number(state.votesMissed),
+          number(made.get(each.address) ?? 0),
+          h("span", { class: "mono", title: each.consensusKey }, `${each.consensusKey.slice(0, 14)}…`),
+        ]);
+      }),
     ),
-    card("Votes for two different things", await offences()),
   );
 }
 
