@@ -3,9 +3,9 @@
 One validator with everything on the disk against anvil with everything in memory, both with a block each period. Anvil
 has the CTT's contract (`CTT.sol`, on OpenZeppelin's ERC-721) at the address of the node's module, so the bytes that are
 sent are the same. They take turns; who does not have its turn is stopped (SIGSTOP) and uses nothing. After each load
-both must have metered all of it and hold the same energy. Medians of the rounds; each ratio is the node's figure over
-anvil's. What anvil allocates beyond the limit ends it, and the result says so. JSON on standard output, progress on
-standard error.
+both must have metered all of it and hold the same energy. Figures are medians of the rounds, ratios the medians of what
+the node's figure is over anvil's in each. What anvil allocates beyond the limit ends it, and the result says so. JSON
+on standard output, progress on standard error.
 """
 
 import argparse
@@ -124,10 +124,10 @@ class Comparison:
                 peer.stop()
             if len(energy) > 1:
                 raise RuntimeError(f"after the same readings they hold {energy} Wh")
+        node, anvil = looks.values()
+        ratios = [{figure: a[figure] / b[figure] for figure in a} for a, b in zip(node, anvil, strict=True)]
         medians = {name: _medians(each) for name, each in looks.items()}
-        node, anvil = (medians[peer.name] for peer in self._peers)
-        ratio = {figure: round(node[figure] / anvil[figure], 3) for figure in node if anvil[figure]}
-        return {**medians, "ratio": ratio, "rounds": looks}
+        return {**medians, "ratio": _medians(ratios), "rounds": looks}
 
     async def _energy(self, peer: Peer) -> int:
         metered = 0
@@ -142,7 +142,7 @@ class Comparison:
 
 
 def _medians(looks: list[Look]) -> Look:
-    return {figure: statistics.median(look[figure] for look in looks) for figure in looks[0]}
+    return {figure: round(statistics.median(look[figure] for look in looks), 3) for figure in looks[0]}
 
 
 async def _height(client: Client) -> int:
