@@ -10,6 +10,11 @@ const routes = [
   [/^tx\/(0x[0-9a-f]{64})$/, "tx"],
   [/^account\/(0x[0-9a-f]{40})$/i, "account"],
   [/^validators$/, "validators"],
+  [/^tokens(?:\/(\d{1,15}))?$/, "tokens"],
+  [/^token\/(\d{1,15})$/, "token"],
+  [/^prosumer\/(0x[0-9a-f]{40})$/i, "prosumer"],
+  [/^market$/, "market"],
+  [/^supply$/, "supply"],
   [/^search\/(.+)$/s, "search"],
 ];
 

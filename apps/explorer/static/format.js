@@ -23,7 +23,12 @@ export const kwh = (wh) => `${decimal(wh, 3, 3)} kWh`;
 
 export const money = (wei) => decimal(wei, 18, 2);
 
-export const price = (weiPerWh) => `${decimal(BigInt(weiPerWh) * 1000n, 18, 2)} per kWh`;
+// To five places, and said so when there were more.
+export function price(weiPerWh) {
+  const units = (BigInt(weiPerWh) + 5n * 10n ** 9n) / 10n ** 10n;
+  const isExact = BigInt(weiPerWh) % 10n ** 10n === 0n;
+  return `${isExact ? "" : "≈ "}${decimal(units, 5, 2)} per kWh`;
+}
 
 export const percent = (part, whole) =>
   BigInt(whole) === 0n ? "–" : `${decimal((BigInt(part) * 1000n) / BigInt(whole), 1, 1)} %`;
