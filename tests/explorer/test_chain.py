@@ -220,7 +220,7 @@ def test_blocks_come_a_page_at_a_time(show: Show, chain: Chain) -> None:
     page = show("blocks/30")
     assert [row[0] for row in rows(page, "Blocks 30 and below")] == [str(30 - at) for at in range(25)]
     page.get_by_role("link", name="Older →").click()
-    page.wait_for_selector("text=genesis")
+    page.wait_for_selector('caption:text-is("Blocks 5 and below")', state="attached")
     assert [row[0] for row in rows(page, "Blocks 5 and below")] == ["5", "4", "3", "2", "1", "0"]
 
 

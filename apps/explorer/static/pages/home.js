@@ -4,15 +4,16 @@ import { card, h, refresh, replace, row, svg, table, tag, title } from "../dom.j
 import { ago, clock, number } from "../format.js";
 import { addressLink, blockLink, txLink } from "../links.js";
 import { batch, call, headOf, onHead } from "../rpc.js";
+import { heard, missed, presence } from "../validators.js";
 
 const BLOCKS_SHOWN = 12;
 const BLOCKS_KEPT = 90; // half a minute's, from which rates are taken
 const TRANSACTIONS_SHOWN = 12;
 const TARGET_PER_SECOND = 3;
 const LATE_MS = 500; // an interval that is no longer one period of a third of a second
-const SILENT_MS = 10000; // a validator that was heard longer ago is missing
 const STATUS_EVERY_MS = 2000;
 const AGES_EVERY_MS = 1000;
+const TRANSACTIONS_EVERY_MS = 1000; // each of them is a call, and a client has 50 units a second
 
 const BLOCK_COLUMNS = ["Block", "Time", "Validator", ">Transactions", ">Gas"];
 const TRANSACTION_COLUMNS = ["Transaction", "What", "From", ">Block"];
@@ -21,7 +22,7 @@ const VALIDATOR_COLUMNS = ["Validator", "State", ">Heard", ">Votes missed", ">Bl
 export default async function home(main) {
   title("Chain");
   const place = layout(main);
-  const chain = { heads: [], counts: new Map(), names: new Map(), order: [], epoch: 0, transactions: [], isReading: false, isCatchingUp: false };
+  const chain = { heads: [], counts: new Map(), names: new Map(), order: [], epoch: 0, transactions: [], nextReadMs: 0, isReading: false, isCatchingUp: false };
   await readStatus(place, chain);
   await readRecent(chain);
   drawBlocks(place, chain);
@@ -113,9 +114,11 @@ async function readContent(place, chain) {
 }
 
 async function readTransactions(place, chain) {
+  if (performance.now() < chain.nextReadMs) return;
   const known = chain.transactions[0]?.height ?? 0;
   const full = chain.heads.find((head) => chain.counts.get(head.height));
   if (!full || full.height <= known) return;
+  chain.nextReadMs = performance.now() + TRANSACTIONS_EVERY_MS;
   const block = await call("eth_getBlockByNumber", `0x${full.height.toString(16)}`, false);
   const hashes = block.transactions.slice(-TRANSACTIONS_SHOWN).reverse();
   const found = await batch(hashes.map((hash) => ["eth_getTransactionByHash", [hash]]));
@@ -256,18 +259,13 @@ function drawValidators(place, chain) {
         return row(VALIDATOR_COLUMNS, [
           addressLink(address, state?.name || undefined),
           h("span", null, presence(state), address === turn ? [" ", tag("warn", "its turn")] : null),
-          !state ? "–" : state.heardMs === null ? "this node" : `${(state.heardMs / 1000).toFixed(1)} s ago`,
-          state ? number(state.votesMissed ?? 0) : "–",
+          heard(state),
+          missed(state),
           number(made),
         ]);
       }),
     ),
   );
-}
-
-function presence(state) {
-  if (!state) return tag("", "unknown");
-  return state.heardMs !== null && state.heardMs > SILENT_MS ? tag("bad", "missing") : tag("ok", "present");
 }
 
 function drawAges(place) {

@@ -4,17 +4,17 @@ import { contract } from "../abi.js";
 import { card, facts, h, refresh, replace, row, table, tag, title } from "../dom.js";
 import { number } from "../format.js";
 import { addressLink, blockLink } from "../links.js";
-import { batch, call, onHead } from "../rpc.js";
+import { batch, call, headOf, onHead } from "../rpc.js";
+import { heard, missed, presence } from "../validators.js";
 
-const SILENT_MS = 10000;
 const BLOCKS = 90;
+const EVERY_BLOCKS = 6;
 const OFFENCES_SHOWN = 100;
 const COLUMNS = ["Validator", "Address", "State", ">Last heard", ">Votes missed", `>Blocks of the last ${BLOCKS}`, "Consensus key"];
 const OFFENCE_COLUMNS = ["Validator", "What the chain holds"];
 
 export default async function validators(main) {
   title("Validators");
-  let isReading = false;
   const place = { epoch: h("div"), now: h("div") };
   replace(
     main,
@@ -23,29 +23,33 @@ export default async function validators(main) {
     card("Now", place.now),
     card("Votes for two different things", await offences()),
   );
-  await draw(place);
+  let heads = await newestHeads();
+  let isReading = false;
+  await draw(place, heads);
   return onHead(async (head) => {
-    if (isReading || head.height % 6) return;
+    if (!heads.length || head.height === heads[0].height + 1) heads = [head, ...heads].slice(0, BLOCKS);
+    if (isReading || head.height % EVERY_BLOCKS) return;
     isReading = true;
-    await draw(place).catch(() => {});
+    if (head.height > heads[0].height) heads = await newestHeads().catch(() => heads);
+    await draw(place, heads).catch(() => {});
     isReading = false;
   });
 }
 
-async function draw(place) {
+async function newestHeads() {
   const height = Number(await call("eth_blockNumber"));
   const heights = Array.from({ length: Math.min(BLOCKS, height) }, (_, at) => `0x${(height - at).toString(16)}`);
-  const [set, node, ...headers] = await batch([
-    ["ctt_validators", ["latest"]],
-    ["ctt_nodeStatus"],
-    ...heights.map((each) => ["eth_getBlockByNumber", [each, false]]),
-  ]);
+  const found = await batch(heights.map((each) => ["eth_getBlockByNumber", [each, false]]));
+  return found.filter((block) => block && !(block instanceof Error)).map(headOf);
+}
+
+async function draw(place, heads) {
+  const [set, node] = await batch([["ctt_validators", ["latest"]], ["ctt_nodeStatus"]]);
   if (set instanceof Error) throw set;
   const states = new Map((node instanceof Error ? [] : node.validators).map((each) => [each.address, each]));
   const made = new Map();
-  for (const header of headers) if (header?.miner) made.set(header.miner, (made.get(header.miner) ?? 0) + 1);
-  const newest = headers[0];
-  const turn = newest && !(newest instanceof Error) ? set.validators[(set.epoch + Number(newest.view) + 1) % set.validators.length].address : null;
+  for (const { miner } of heads) made.set(miner, (made.get(miner) ?? 0) + 1);
+  const turn = heads.length ? set.validators[(set.epoch + heads[0].view + 1) % set.validators.length].address : null;
   refresh(
     place.epoch,
     facts(
@@ -65,19 +69,14 @@ async function draw(place) {
           state?.name ?? "–",
           addressLink(each.address),
           h("span", null, presence(state), each.address === turn ? [" ", tag("warn", "its turn")] : null),
-          !state ? "–" : state.heardMs === null ? "this node" : `${(state.heardMs / 1000).toFixed(1)} s ago`,
-          state?.votesMissed === null || !state ? "–" : number(state.votesMissed),
+          heard(state),
+          missed(state),
           number(made.get(each.address) ?? 0),
           h("span", { class: "mono", title: each.consensusKey }, `${each.consensusKey.slice(0, 14)}…`),
         ]);
       }),
     ),
   );
-}
-
-function presence(state) {
-  if (!state) return tag("", "unknown");
-  return state.heardMs !== null && state.heardMs > SILENT_MS ? tag("bad", "missing") : tag("ok", "present");
 }
 
 const next = (set) =>
