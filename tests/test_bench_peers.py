@@ -19,6 +19,7 @@ from bench.throughput import prepare_meters
 from bench.workload import bench_key
 from ctt_state.modules.ctt import CTT
 from ctt_state.units import ZERO_ADDRESS
+from tests.clients.packages import install
 from tests.live_node import GENESIS
 
 MEMORY_MIB = 4_096
@@ -29,6 +30,7 @@ TOKENS = range(1, 9)  # four of each prosumer
 @pytest.fixture
 def urls() -> Iterator[list[str]]:
     """Of a node and of an anvil that has the contract's code."""
+    install(contract.HERE)
     try:
         contract.anvil_program()
         contract.compile_contract()
@@ -138,4 +140,4 @@ def test_what_npm_has_not_brought_is_said(
 
     told = capsys.readouterr()
     assert told.out == ""
-    assert "npm ci --ignore-scripts" in told.err and told.err.count("\n") == 1
+    assert contract.INSTALL in told.err and told.err.count("\n") == 1

@@ -11,6 +11,7 @@ from typing import Any, Final
 HERE: Final = Path(__file__).parent
 MODULES: Final = HERE / "node_modules"
 SOURCE: Final = HERE / "CTT.sol"
+INSTALL: Final = "npm install --no-save --ignore-scripts"
 COMPILE_SECONDS_MAX: Final = 120.0
 SETTINGS: Final = {
     "optimizer": {"enabled": True, "runs": 10_000},
@@ -23,7 +24,7 @@ class PackagesMissing(Exception):
     """What is not there, and how to get it."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"{what} is missing: run 'npm ci --ignore-scripts' in {HERE} (Node.js 20 or newer)")
+        super().__init__(f"{what} is missing: run {INSTALL!r} in {HERE} (Node.js 20 or newer)")
 
 
 def anvil_program() -> Path:

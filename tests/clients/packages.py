@@ -13,10 +13,7 @@ from typing import Any, Final
 import pytest
 
 HERE: Final = Path(__file__).parent
-LOCK: Final = HERE / "package-lock.json"
 MODULES: Final = HERE / "node_modules"
-INSTALLED: Final = MODULES / ".installed"  # the digest of the lock
-FAILED: Final = MODULES / ".failed"  # why
 INSTALL_SECONDS_MAX: Final = 80.0
 SCRIPT_SECONDS_MAX: Final = 80.0
 INSTALL: Final = ["npm", "install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund"]
@@ -28,52 +25,54 @@ QUICKLY: Final = [
 ]
 
 
-def install() -> None:
-    """The packages are there, or the test is skipped with the reason."""
-    reason = _install()
+def install(directory: Path = HERE) -> None:
+    """The packages that are named in this directory are in it, or the test is skipped with the reason."""
+    reason = _install(directory)
     if reason:
         pytest.skip(reason)
 
 
 @cache
-def _install() -> str:
+def _install(directory: Path) -> str:
     """Why not; empty when it is done. Test processes take turns, and believe one that tried while they waited."""
+    lock, modules = directory / "package-lock.json", directory / "node_modules"
+    installed, failed = modules / ".installed", modules / ".failed"  # the digest of the lock; why
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             return f"no {program}"
-    digest = sha256(LOCK.read_bytes()).hexdigest()
+    digest = sha256(lock.read_bytes()).hexdigest()
     began = time.time()
-    with LOCK.open() as file:
+    with lock.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        if INSTALLED.exists() and INSTALLED.read_text() == digest:
+        if installed.exists() and installed.read_text() == digest:
             return ""
-        if FAILED.exists() and FAILED.stat().st_mtime > began:
-            return FAILED.read_text()
-        reason = _run_npm()
-        MODULES.mkdir(exist_ok=True)
+        if failed.exists() and failed.stat().st_mtime > began:
+            return failed.read_text()
+        reason = _run_npm(directory)
+        modules.mkdir(exist_ok=True)
         if reason:
-            FAILED.write_text(reason)
+            failed.write_text(reason)
         else:
-            INSTALLED.write_text(digest)
+            installed.write_text(digest)
     return reason
 
 
-def _run_npm() -> str:
+def _run_npm(directory: Path) -> str:
     """Why it did not install; empty when it did."""
     try:
         done = subprocess.run(
             [*INSTALL, *QUICKLY],
-            cwd=HERE,
+            cwd=directory,
             capture_output=True,
             text=True,
             timeout=INSTALL_SECONDS_MAX,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"npm did not install the clients within {INSTALL_SECONDS_MAX:g} s"
+        return f"npm did not install {directory.name} within {INSTALL_SECONDS_MAX:g} s"
     if done.returncode:
         faults = [line for line in done.stderr.splitlines() if line.startswith("npm error")]
-        return f"npm could not install the clients: {'; '.join(faults[:3])}"
+        return f"npm could not install {directory.name}: {'; '.join(faults[:3])}"
     return ""
 
 
