@@ -169,6 +169,9 @@ def test_an_address_for_a_label(desk: Desk, capsys: pytest.CaptureFixture[str], 
     assert "<svg" in (tmp_path / "label.svg").read_text()
     result = ctt(AT["new-meter"], "--output", tmp_path / "label.gif")
     assert (result.code, "it can be an .svg or a .png" in result.err) == (64, True)
+    nowhere = tmp_path / "none" / "label.png"
+    result = ctt(AT["new-meter"], "--output", nowhere)
+    assert (result.code, result.err) == (73, f"ctt: {nowhere}: cannot write it: No such file or directory\n")
 
 
 @pytest.mark.parametrize(

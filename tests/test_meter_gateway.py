@@ -393,7 +393,16 @@ def test_who_is_called_wrongly_says_so_in_a_line(node: LiveNode, tmp_path: Path,
         f"ctt: {tmp_path}/none.toml: No such file or directory\n",
     )
     settings = write_settings(tmp_path, homes, 'source = "nowhere.txt"')
-    assert "nowhere.txt" in ctt("run", settings).err and ctt("run", settings).code == 66
+    assert ctt("run", settings)[0::2] == (66, f"ctt: {tmp_path}/nowhere.txt: No such file or directory\n")
+    taken = ctt("run", settings, "--metrics-port", node.port)
+    assert (taken.code, taken.err) == (
+        69,
+        f"ctt: cannot serve metrics at 127.0.0.1:{node.port}: Address already in use\n",
+    )
+    write_settings(tmp_path, homes, 'telegrams = "p1"', more='[mqtt]\nhost = "localhost"\nca-file = "ca.pem"')
+    assert ctt("run", settings)[0::2] == (66, f"ctt: {tmp_path}/ca.pem: No such file or directory\n")
+    (tmp_path / "ca.pem").write_text("no certificate")
+    assert f"ctt: {tmp_path}/ca.pem: " in ctt("run", settings).err
     (tmp_path / "gateway.toml").write_text("every = 1")
     assert ctt("run", settings)[0::2] == (78, f"ctt: {settings}: key is missing\n")
     assert load_key(tmp_path / "meter.key") == homes.meter_key
@@ -423,7 +432,8 @@ def test_a_simulated_neighbourhood_lives_on_where_it_was(node: LiveNode, tmp_pat
 
     create_key(tmp_path / "stranger.key", private_key("stranger"))
     flags = (*flags[:-1], tmp_path / "stranger.key", "--seed", 2, "--outbox", tmp_path / "other")
-    assert ctt("simulate", *flags, "--rpc", node.url).code != 0
+    refused = ctt("simulate", *flags, "--rpc", node.url)
+    assert refused.code == 77 and "is no operator; the CTT's admin makes one" in refused.err
 
 
 def test_the_service_runs_a_command_that_exists() -> None:

@@ -44,8 +44,8 @@ class Listener(NamedTuple):
 
 
 async def listen(broker: Broker, listeners: Sequence[Listener], on_state: Callable[[str], None]) -> None:
-    """Forever. `on_state` hears why there is no connection, and "" when there is. Raises: OSError, ssl.SSLError for
-    files that are none."""
+    """Forever. `on_state` hears why there is no connection, and "" when there is. Raises: OSError with
+    their names for files that are none."""
     tls = _tls(broker)
     handlers = _handlers(listeners)
     while True:
@@ -72,9 +72,14 @@ async def listen(broker: Broker, listeners: Sequence[Listener], on_state: Callab
 def _tls(broker: Broker) -> ssl.SSLContext | None:
     if broker.ca is None:
         return None
-    context = ssl.create_default_context(cafile=str(broker.ca))
-    if broker.certificate is not None:
-        context.load_cert_chain(broker.certificate, broker.key)
+    files = [broker.ca]
+    try:
+        context = ssl.create_default_context(cafile=str(broker.ca))
+        if broker.certificate is not None:
+            files = [broker.certificate, *filter(None, [broker.key])]
+            context.load_cert_chain(broker.certificate, broker.key)
+    except OSError as fault:  # of which an ssl.SSLError is one; neither says which file
+        raise OSError(fault.errno, fault.strerror, " or ".join(map(str, files))) from None
     return context
 
 

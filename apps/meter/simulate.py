@@ -109,9 +109,12 @@ class Neighbourhood:
             for key, signature, *arguments in calls
         ]
         hashes = await self._ask([("eth_sendRawTransaction", [hex_of(raw)]) for raw in signed])
-        for each in hashes:
+        for each, (key, signature, *arguments) in zip(hashes, calls, strict=True):
             receipt = await self._client.receipt(each)
             if receipt["status"] != "0x1":
+                call = call_object(CTT, CTT.named(signature), *arguments)
+                again = call | {"from": hex_of(address_of(key))}
+                await self._client.call("eth_call", again, receipt["blockNumber"])  # which says why
                 raise RpcError({"message": f"transaction {each} was refused"})
 
     async def _ask(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:

@@ -339,12 +339,12 @@ def _trusted(options: argparse.Namespace) -> Trusted | None:
 
 
 def _paper(page: Page, font: Path | None) -> bytes:
-    """Raises: Failure: 69 without the library, 66 for a font that cannot be read, 64 for text that it lacks."""
+    """Raises: Failure: 66 without the library or for a font that cannot be read, 64 for text that it lacks."""
     try:
         from apps.bill.paper import NotInFont, make_paper
     except ImportError:
         raise Failure(
-            Exit.UNAVAILABLE,
+            Exit.MISSING,
             "a PDF needs fpdf2: pip install 'crypto-trading-node[pdf]'; --html needs nothing",
         ) from None
     try:

@@ -154,7 +154,11 @@ def run_qr(options: argparse.Namespace) -> int:
         code.terminal(compact=True)
         print(checksum_address(options.meter))
     elif options.output.suffix in (".svg", ".png"):
-        code.save(str(options.output), scale=QR_SCALE)
+        try:
+            code.save(str(options.output), scale=QR_SCALE)
+        except OSError as fault:
+            text = f"{options.output}: cannot write it: {fault.strerror}"
+            raise Failure(Exit.CANNOT_CREATE, text) from None
     else:
         raise Failure(Exit.USAGE, f"{options.output}: it can be an .svg or a .png")
     return 0

@@ -115,7 +115,11 @@ def _run(options: argparse.Namespace) -> int:
 
         async with Client(told.rpc, token) as client:
             sender = Sender(client, outbox, key, REFUSALS.explain_revert, batching=told.batching)
-            await gateway.Gateway(told, outbox, sender, _tell).run(options.metrics_port)
+            try:
+                await gateway.Gateway(told, outbox, sender, _tell).run(options.metrics_port)
+            except OSError as fault:  # of a source it comes in a group
+                text = f"cannot serve metrics at 127.0.0.1:{options.metrics_port}: {fault.strerror}"
+                raise Failure(Exit.UNAVAILABLE, text) from None
 
     return _with_outbox(told.outbox, work)
 
@@ -218,6 +222,8 @@ def _failure(fault: Exception) -> Exception:
         fault = fault.exceptions[0]
     if isinstance(fault, RpcError):
         return REFUSALS.explain(fault)
+    if isinstance(fault, OSError) and fault.filename:
+        return Failure(Exit.MISSING, f"{fault.filename}: {fault.strerror}")
     for kind, code in FAILURES.items():
         if isinstance(fault, kind):
             return Failure(code, str(fault))
