@@ -3,7 +3,6 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -31,8 +30,6 @@ ADDRESS_BYTES: Final = 20
 
 Ask = Callable[[Address], Awaitable[dict[str, Any]]]
 
-log = logging.getLogger(__name__)
-
 
 class Advisors:
     """Advice by home, of now or of a minute ago at most. `ask` works one out."""
@@ -40,9 +37,7 @@ class Advisors:
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._one = asyncio.Lock()
-        self._works: dict[
-            Address, asyncio.Task[dict[str, Any]]
-        ] = {}  # those that are done are kept for KEPT_S
+        self._works: dict[Address, asyncio.Task[dict[str, Any]]] = {}  # those that are done for KEPT_S
 
     async def advise(self, home: Address) -> dict[str, Any]:
         """Raises: RpcError, whose code says whether to ask again."""

@@ -46,7 +46,7 @@ def main() -> None:
     past = ["--database", options.database] if options.database else []
     while True:
         advice = ctt("advise", options.home, *node, *past)
-        print(advice["action"], *advice["reasons"], sep="\n  ", flush=True)
+        print(advice["action"], *advice["reasons"], advice["record"]["text"], sep="\n  ", flush=True)
         auctions = BLOCKS_PER_HOUR // ctt("market", "show", *node)["market"]["auctionBlocks"]
         if order := order_of(advice, auctions):
             last = "--dry-run" if options.dry_run else "--yes"
