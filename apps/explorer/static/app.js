@@ -15,6 +15,7 @@ const routes = [
   [/^prosumer\/(0x[0-9a-f]{40})$/i, "prosumer"],
   [/^market$/, "market"],
   [/^supply$/, "supply"],
+  [/^wallet$/, "wallet"],
   [/^search\/(.+)$/s, "search"],
 ];
 

@@ -2,6 +2,7 @@
 
 import { contract, decodeLog, words } from "../abi.js";
 import { card, facts, h, notice, replace, row, table, tag, title } from "../dom.js";
+import { deal } from "../deal.js";
 import { battery, originBar } from "../energy.js";
 import { money, number } from "../format.js";
 import { addressLink, blockLink, prosumerLink, txLink } from "../links.js";
@@ -9,6 +10,7 @@ import { call, onHead } from "../rpc.js";
 
 const BLOCKS_LOOKED_AT = 1000; // what a node looks through for one request; all of it is in the index
 const SHOWN = 50;
+const CHARGED_MEANWHILE_WH = 500n;
 const COLUMNS = ["Block", "What", "From", "To", ">Price", "Transaction"];
 
 export default async function token(main, id) {
@@ -19,7 +21,7 @@ export default async function token(main, id) {
     const found = await call("ctt_token", Number(id));
     const { height, ...rest } = found ?? {};
     const now = JSON.stringify(rest);
-    if (drawn && now === drawn) return;
+    if (drawn && (now === drawn || main.querySelector(".deal button:disabled"))) return; // or it is being bought
     drawn = now;
     if (!found) {
       replace(main, h("h1", null, "No such token"), notice(`There is no token ${number(id)}: it was not bought yet.`));
@@ -66,6 +68,7 @@ async function show(main, token, events) {
           ["May be moved by", token.approved ? addressLink(token.approved, token.approved) : "its owner alone"],
           ["Place on the shelf", number(token.index)],
         ),
+        token.onSale ? purchase(token) : null,
       ),
     ),
     card(
@@ -75,6 +78,21 @@ async function show(main, token, events) {
         : h("p", { class: "muted" }, `Nothing in the last ${number(BLOCKS_LOOKED_AT)} blocks but charging, which moves no token.`),
     ),
   );
+}
+
+// With what it holds now, at least; it may be charged meanwhile, so a little more is sent, and what is too much comes back.
+function purchase(token) {
+  const margin = BigInt(token.energyPriceWeiPerWh) * CHARGED_MEANWHILE_WH;
+  return deal({
+    name: `Buy for ${token.sellingPrice}`,
+    cost: () => `with ${token.energy}`,
+    prepare: () => ({
+      module: "CTT",
+      signature: "buyToken(uint256,uint256)",
+      args: [token.tokenId, token.energyWh],
+      value: BigInt(token.sellingPriceWei) + margin,
+    }),
+  });
 }
 
 function event([log, decoded]) {
