@@ -22,7 +22,7 @@ export function chart({ title, x, series, isTime = true, showX, showY, columns }
     height: HEIGHT,
     scales: { x: { time: isTime } },
     cursor: { drag: { x: false } },
-    axes: [axis(showX ? { values: (_, at) => at.map(showX) } : {}), axis({ size: 64, values: (_, at) => at.map(showY ?? String) })],
+    axes: [axis(showX ? { space: 110, values: (_, at) => at.map(showX) } : {}), axis({ size: 64, values: (_, at) => at.map(showY ?? String) })],
     series: [
       { label: columns[0], ...(showX ? { value: (_, at) => (at === null ? "–" : showX(at)) } : {}) },
       ...series.map((each) => ({
