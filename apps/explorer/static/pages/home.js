@@ -23,9 +23,9 @@ export default async function home(main) {
   title("Chain");
   const place = layout(main);
   const chain = { heads: [], counts: new Map(), names: new Map(), order: [], epoch: 0, transactions: [], nextReadMs: 0, isReading: false, isCatchingUp: false };
-  await readStatus(place, chain);
-  await readRecent(chain);
+  await Promise.all([readStatus(place, chain), readRecent(chain)]);
   drawBlocks(place, chain);
+  drawValidators(place, chain);
   const timers = [
     setInterval(() => readStatus(place, chain).catch(() => {}), STATUS_EVERY_MS),
     setInterval(() => drawAges(place), AGES_EVERY_MS),
@@ -113,23 +113,35 @@ async function readContent(place, chain) {
   }
 }
 
+// The newest ones, from as many blocks as it takes.
 async function readTransactions(place, chain) {
   if (performance.now() < chain.nextReadMs) return;
-  const known = chain.transactions[0]?.height ?? 0;
-  const full = chain.heads.find((head) => chain.counts.get(head.height));
-  if (!full || full.height <= known) return;
+  const heights = heightsOfNewest(chain);
+  if (heights.length === 0 || heights[0] === chain.transactions[0]?.height) return;
   chain.nextReadMs = performance.now() + TRANSACTIONS_EVERY_MS;
-  const block = await call("eth_getBlockByNumber", `0x${full.height.toString(16)}`, false);
-  const hashes = block.transactions.slice(-TRANSACTIONS_SHOWN).reverse();
-  const found = await batch(hashes.map((hash) => ["eth_getTransactionByHash", [hash]]));
+  const blocks = await batch(heights.map((height) => ["eth_getBlockByNumber", [`0x${height.toString(16)}`, false]]));
+  const hashes = blocks.flatMap((block) => block.transactions?.toReversed() ?? []).slice(0, TRANSACTIONS_SHOWN);
+  const known = new Map(chain.transactions.map((each) => [each.hash, each]));
+  const unknown = hashes.filter((hash) => !known.has(hash));
   const { what } = await import("../transactions.js"); // and the ABI's decoder, which is large: blocks come first
-  for (const transaction of found.reverse()) {
-    if (transaction instanceof Error || !transaction) continue;
-    const { hash, from } = transaction;
-    chain.transactions.unshift({ height: full.height, hash, from, what: await what(transaction) });
+  for (const found of await batch(unknown.map((hash) => ["eth_getTransactionByHash", [hash]]))) {
+    if (!found || found instanceof Error) continue;
+    const { hash, from, blockNumber } = found;
+    known.set(hash, { height: Number(blockNumber), hash, from, what: await what(found) });
   }
-  chain.transactions.length = Math.min(chain.transactions.length, TRANSACTIONS_SHOWN);
+  chain.transactions = hashes.map((hash) => known.get(hash)).filter(Boolean);
   drawTransactions(place, chain);
+}
+
+function heightsOfNewest(chain) {
+  const heights = [];
+  let sum = 0;
+  for (const { height } of chain.heads) {
+    if (sum >= TRANSACTIONS_SHOWN) break;
+    if (chain.counts.get(height)) heights.push(height);
+    sum += chain.counts.get(height) ?? 0;
+  }
+  return heights;
 }
 
 // --- what is drawn -------------------------------------------------------------------------------------------------
