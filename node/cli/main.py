@@ -37,6 +37,7 @@ COMMANDS: Final = (
     "advisor",
     "access",
     "abi",
+    "completion",
 )
 FAULTS_SHOWN_MAX: Final = 100
 EPILOG: Final = """\
