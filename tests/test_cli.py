@@ -156,7 +156,11 @@ def key_file(path: Path, index: int = 0) -> Path:
     ("call", "line"),
     [
         ("", "ctt: the following arguments are required: COMMAND; see ctt --help"),
-        ("--verison", "ctt: the following arguments are required: COMMAND; see ctt --help"),
+        ("--verison", "ctt: unknown option --verison; did you mean --version?; see ctt --help"),
+        ("run --dri x", "ctt run: unknown option --dri; did you mean --dir?; see ctt run --help"),
+        ("bill --tarif x", "ctt bill: unknown option --tarif; did you mean --tariff?; see ctt bill --help"),
+        ("bill --json mark --ot x", "ctt bill mark: unknown option --ot; did you mean --out?; see ctt bill mark --help"),
+        ("key --", "ctt key: the following arguments are required: COMMAND; see ctt key --help"),
         ("run", "ctt run: the following arguments are required: --dir; see ctt run --help"),
         ("run --dir x --rcp-port 1", "ctt run: unknown option --rcp-port; did you mean --rpc-port?; see ctt run --help"),
         ("run --dir x --rcp-port=1", "ctt run: unknown option --rcp-port; did you mean --rpc-port?; see ctt run --help"),

@@ -59,7 +59,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Each command's parser itself refuses what it does not know."""
+        """Each command's parser itself refuses what it does not know, before it misses what was misspelt."""
+        if misspelt := self._find_unknown(args or ()):
+            self.error(self._explain_unknown(misspelt))
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(self._explain_unknown(unknown[0]))
@@ -67,6 +69,25 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(Exit.USAGE, f"{self.prog}: {message.removeprefix('argument ')}; see {self.prog} --help\n")
+
+    def _find_unknown(self, words: Sequence[str]) -> str | None:
+        """An option that is not this parser's, before a subcommand's name and `--`."""
+        subcommands = (
+            () if self._subparsers is None else tuple(self._subparsers._group_actions[0].choices or ())
+        )
+        before = ""
+        for word in words:
+            is_argument = not word.startswith("-")
+            if (
+                word == "--"
+                or (subcommands and is_argument and not before.startswith("-"))
+                or word in subcommands
+            ):
+                return None
+            if word.startswith("--") and word.split("=")[0] not in self._option_string_actions:
+                return word
+            before = word
+        return None
 
     def _explain_unknown(self, argument: str) -> str:
         if not argument.startswith("-"):
