@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from hashlib import sha256
 from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
@@ -135,6 +136,7 @@ class RpcServer:
         self._held_bytes = 0
         self._refused: Counter[int] = Counter()  # by HTTP status
         self.metrics = make_registry(self._state)
+        self._tags = {path: f'"{sha256(body).hexdigest()}"' for path, (_, body) in config.pages.items()}
 
     async def start(self) -> None:
         """Raises: OSError when the address cannot be had."""
@@ -283,7 +285,10 @@ class RpcServer:
         page = self.config.pages.get(request.path)
         if page and (request.path != "/" or "text/html" in request.headers.get(hdrs.ACCEPT, "")):
             content_type, body = page
-            return web.Response(body=body, content_type=content_type, charset="utf-8", headers=_PAGE_HEADERS)
+            headers = {**_PAGE_HEADERS, hdrs.ETAG: self._tags[request.path]}
+            if request.headers.get(hdrs.IF_NONE_MATCH) == headers[hdrs.ETAG]:
+                return web.Response(status=304, headers=headers)
+            return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
         chain = self.door.chain
         state = "syncing" if chain.is_syncing() else "ok"
         return web.Response(text=f"{state} height {chain.head.block.header.height}\n")

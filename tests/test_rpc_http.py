@@ -90,6 +90,16 @@ async def test_a_browser_gets_the_pages_and_nothing_from_elsewhere() -> None:
             assert response.status == 404
 
 
+async def test_a_page_that_the_browser_has_is_not_sent_again() -> None:
+    pages = {"/static/a.js": ("text/javascript", b"let a")}
+    async with served(config=make_config(pages=pages)) as node:
+        async with node.http.get(node.url + "/static/a.js") as response:
+            tag = response.headers["ETag"]
+        for known, status, length in ((tag, 304, 0), ('"another"', 200, 5)):
+            async with node.http.get(node.url + "/static/a.js", headers={"If-None-Match": known}) as response:
+                assert (response.status, len(await response.read())) == (status, length)
+
+
 async def test_a_notification_has_no_reply(node: Served) -> None:
     async with node.http.post(
         node.url,
