@@ -151,6 +151,16 @@ def test_a_chain_that_stands_still_and_a_node_that_is_gone_are_not_called_live(
     page.close()
 
 
+def test_no_explorer_where_none_is_wanted(browser: Browser, tmp_path: Path) -> None:
+    with LiveNode(tmp_path / "node", flags=("--no-explorer",)) as node:
+        page = browser.new_page(base_url=node.url)
+        page.goto("/")
+        assert re.fullmatch(r"ok height \d+", page.locator("body").inner_text().strip())
+        answer = page.goto("/static/app.js")
+        assert answer is not None and answer.status == 404
+        page.close()
+
+
 # --- its pages -----------------------------------------------------------------------------------------------------
 
 
