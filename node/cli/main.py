@@ -5,17 +5,19 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from ctt_state.errors import InvalidGenesis
 from node import VERSION
 from node.cli.logs import say_bug, say_failure
+from node.cli.settings import Setting
 from node.exits import Exit, Failure
 
 COMMANDS: Final = (
     "init",
     "run",
+    "config",
     "devnet",
     "status",
     "verify",
@@ -53,16 +55,24 @@ Each command explains itself: ctt COMMAND --help. Exit codes: docs/OPERATIONS.md
 class Parser(argparse.ArgumentParser):
     """Ends with code 64 and one line on a wrong call, and says which option may have been meant."""
 
+    # Of a command that has settings: those of the file and the environment.
+    settings: Callable[["Parser", Sequence[str]], Sequence[Setting]] | None = None
+
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         options.setdefault("allow_abbrev", False)  # what is short for one option may later be short for two
         super().__init__(**options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Each command's parser itself refuses what it does not know, before it misses what was misspelt."""
+        """Each command's parser itself refuses what it does not know, before it misses what was misspelt. Of a command
+        that has settings the options also have `sources`: who says each that is no default."""
         if misspelt := self._find_unknown(args or ()):
             self.error(self._explain_unknown(misspelt))
-        options, unknown = super().parse_known_args(args, namespace)
+        found = self.settings(self, args) if self.settings and not {"-h", "--help"} & set(args) else ()
+        words = [word for each in found for word in each.words]
+        options, unknown = super().parse_known_args([*words, *args] if words else args, namespace)
+        if self.settings:
+            options.sources = {each.name: each.source for each in found}
         if unknown:
             self.error(self._explain_unknown(unknown[0]))
         return options, unknown
@@ -112,8 +122,9 @@ def build_parser(command: str = "") -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code; expected failures are a line on standard error, or one for each fault of a document."""
     words = sys.argv[1:] if arguments is None else arguments
-    options = build_parser(next(iter(words), "")).parse_args(words)
+    options = argparse.Namespace()
     try:
+        options = build_parser(next(iter(words), "")).parse_args(words)
         code: int = options.run(options)
         sys.stdout.flush()
     except Failure as failure:

@@ -22,6 +22,7 @@ from node.cli.logs import add_log_options, say_failure, start_logging
 from node.cli.network import join_network, load_own_identity
 from node.cli.options import add_directory, named_peer, port, positive_int
 from node.cli.process import prepare_process, tell_service_manager
+from node.cli.settings import add_config_option, collect
 from node.consensus.settings import Settings
 from node.exits import Failure
 from node.journal import Journal
@@ -59,7 +60,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "run", help="run the node of a data directory", description=__doc__, epilog=EPILOG
     )
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """All that a node may be told, here or by its settings."""
     add_directory(parser)
+    add_config_option(parser)
+    parser.settings = collect  # type: ignore[attr-defined]
     parser.add_argument(
         "--genesis", type=Path, metavar="FILE", help="refuse to run unless DIR holds this document's chain"
     )
@@ -67,7 +76,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_rpc_options(parser.add_argument_group("JSON-RPC"))
     _add_pool_options(parser.add_argument_group("transactions that wait"))
     _add_peer_options(parser.add_argument_group("peers"))
-    parser.set_defaults(run=run)
 
 
 def _add_peer_options(group: argparse._ArgumentGroup) -> None:
