@@ -238,7 +238,7 @@ class Network:
         return None if self._listener is None else Endpoint(*self._listener.getsockname()[:2])
 
     async def run(self) -> None:
-        """Until it is cancelled. Raises: OSError if it cannot listen."""
+        """Until it is cancelled; it may run again then. Raises: OSError if it cannot listen."""
         self.bind()
         try:
             async with asyncio.TaskGroup() as self._tasks:
@@ -250,6 +250,7 @@ class Network:
         finally:
             if self._listener is not None:
                 self._listener.close()
+                self._listener = None
 
     def peers(self) -> list[PeerInfo]:
         """Those with which there is a session, in the order in which they came."""

@@ -73,6 +73,7 @@ MAY_READ_CLOCK = (
     "node.cli.door",
     "node.cli.network",
     "rpc.turns",
+    "apps.demo.network",
     "apps.demo.play",
     "apps.meter.intake",
     "apps.meter.sender",

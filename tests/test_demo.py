@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from apps.client import Client, RpcError, Wallet, decode_log
+from apps.demo.board import Board, board_json, board_line, draw_picture
 from apps.demo.home import FIRST_QUARTER, GIVER, PLATFORMS_CLIENTS, RECEIVER, Kind, News
-from apps.demo.play import draw, play
+from apps.demo.network import Head, NetworkWatch, Seen
+from apps.demo.play import Scene, play
 from apps.demo.profiles import (
     HOUSEHOLD_WH,
     HOUSEHOLD_WITH_PV_WH,
@@ -162,9 +165,104 @@ def test_news_keeps_the_last_lines() -> None:
     assert news.lines == [f"line {number}" for number in range(14, 20)]
 
 
+# --- the network above it ---
+
+
+class Validator(NamedTuple):
+    name: str
+    state: str = "running"
+    url: str = URL
+
+
+def make_board(**changes: Any) -> Board:
+    """Three of four validators run; ten blocks in 3.333 s, the last of them just now, at 100 s."""
+    network = NetworkWatch(turn="validator-3")
+    members = [Validator(f"validator-{i}") for i in (1, 2, 3)] + [Validator("validator-4", "stopped")]
+    for member in members[:3]:
+        network.seen[member.name] = Seen(20, 2, 1.5, 0.2, 40.0, is_live=True)
+    network.seen["validator-4"] = None
+    for height in range(10, 21):
+        network.take_head(Head(height, height * 1_000 // 3, 100 - (20 - height) / 3))
+    heard = [{"name": each.name, "heardMs": 50, "votesMissed": 0} for each in members[:3]]
+    heard.append({"name": "validator-4", "heardMs": 3_000, "votesMissed": 9})
+    network.take_heard("validator-1", 20, heard[1:], 100.0)
+    network.take_heard("validator-2", 20, heard[:1], 100.0)
+    scene = Scene(URL, make_watch(), News(quarter=100))
+    return replace(Board(members, network, scene, 100.0, 0), **changes)
+
+
+def shown(board: Board, columns: int, rows: int) -> str:
+    console = Console(record=True, width=columns, height=rows, force_terminal=True, file=StringIO())
+    console.print(board)
+    return console.export_text()
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(120, 40), (80, 24), (60, 30), (60, 13)])
+def test_the_board_fits_and_shows_each_validator(columns: int, rows: int) -> None:
+    text = shown(make_board(notices=["one", "validator-4 killed; r starts it"]), columns, rows)
+    assert len(text.splitlines()) <= rows and max(map(len, text.splitlines())) <= columns
+    assert "▶ validator-1  running  votes" in text and "validator-4  stopped  silent" in text
+    assert "validator-4 killed" in text and "block 20   3.0" in text
+    (turn,) = [line for line in text.splitlines() if "●" in line]
+    assert "validator-3" in turn
+    assert "auction 411" in text
+
+
+def test_too_small_a_terminal_shows_the_states() -> None:
+    text = shown(make_board(), 59, 8)
+    assert text.splitlines()[1:] == [
+        "validator-1 running",
+        "validator-2 running",
+        "validator-3 running",
+        "validator-4 stopped",
+    ]
+
+
+def test_without_a_street_or_keys_the_board_is_the_network() -> None:
+    text = shown(make_board(scene=None, chosen=None), 80, 24)
+    assert "Crypto-Trading network" in text and "k kill" not in text and "household" not in text
+    assert "More than two thirds" in shown(make_board(is_helping=True), 80, 24)
+
+
+def test_the_board_as_json_and_as_a_line() -> None:
+    told = json.loads(json.dumps(board_json(make_board())))
+    network = told.pop("network")
+    assert told["height"] == 1_234  # what the street says by itself
+    assert (network["height"], network["isLive"], network["turn"]) == (20, True, "validator-3")
+    assert (network["blocksPerSecond"], network["finalityMs"]) == (3.0, 40.0)
+    first, *_, last = network["validators"]
+    assert first == {"name": "validator-1", "url": URL, "state": "running", "votes": "votes", "height": 20, "peers": 2, "roundTripMs": 1.5, "loopLagMs": 0.2}  # fmt: skip
+    assert (last["state"], last["votes"], last["height"], last["peers"]) == ("stopped", "silent", None, None)
+    line = board_line(make_board())
+    assert line.startswith("day 2, 01:00  block 20  3.00 blocks/s  final in 40 ms  validator-4 stopped")
+
+
+def test_a_stalled_chain_has_no_rate_and_no_turn() -> None:
+    """The rate falls while no block comes, and is none after a while."""
+    board = make_board()
+    rates = [board.network.blocks_per_second(now) for now in (100.5, 101.0, 103.0, 106.0)]
+    assert rates[0] == rates[1] > rates[2] > rates[3] == 0
+    for name, seen in board.network.seen.items():
+        board.network.seen[name] = seen and seen._replace(is_live=False)
+    text = shown(board, 80, 24)
+    assert "the chain stands still" in text and "●" not in text
+
+
+def test_a_validator_none_of_whose_votes_come_misses() -> None:
+    network = NetworkWatch()
+
+    def take(height: int, missed: int) -> str:
+        network.take_heard("a", height, [{"name": "b", "heardMs": 0, "votesMissed": missed}], 100.0)
+        return network.votes("b", 100.0)
+
+    assert network.votes("b", 100.0) == ""
+    assert [take(5, 0), take(15, 9), take(24, 18), take(25, 19)] == ["votes", "votes", "votes", "misses"]
+    assert take(26, 0) == "votes"  # the witness is another process
+    assert network.votes("b", 102.1) == "silent"
+
+
 def test_the_picture_is_an_svg(tmp_path: Path) -> None:
-    street = Street(Client(URL), CHAIN_ID, 2)
-    draw(make_watch(), street, URL, tmp_path / "street.svg")
+    draw_picture(make_board(), tmp_path / "street.svg")
     assert (tmp_path / "street.svg").read_text().startswith("<svg")
 
 
@@ -290,11 +388,8 @@ def test_the_client_reads_waits_and_is_refused(tmp_path: Path) -> None:
 
 
 def test_playing_ends_when_the_node_is_lost(tmp_path: Path) -> None:
-    """And it draws its last screen."""
-    picture = tmp_path / "last.svg"
-
     async def lose(node: LiveNode) -> None:
-        playing = asyncio.create_task(play(node.url, homes=4, as_json=True, picture=picture))
+        playing = asyncio.create_task(play(node.url, homes=4, as_json=True))
         await asyncio.sleep(1.5)
         node.kill()
         with pytest.raises(BaseExceptionGroup):
@@ -302,7 +397,6 @@ def test_playing_ends_when_the_node_is_lost(tmp_path: Path) -> None:
 
     with LiveNode(tmp_path / "node") as node:
         asyncio.run(lose(node))
-    assert picture.exists()
 
 
 def test_a_closed_client_says_so() -> None:

@@ -1,27 +1,37 @@
 """`ctt devnet` as people and scripts use it: it says when it is ready, lives, and takes its validators along."""
 
+import asyncio
+import fcntl
 import json
 import os
+import re
+import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from node.cli.cable import Cable
+from node.cli.desk import Desk
+from node.cli.member import Member
 from node.exits import Exit
 from tests.live_node import GENESIS, free_port
 
 START_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 8.0
 DEMO_SECONDS: Final = 15
+ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Devnet:
@@ -33,6 +43,7 @@ class Devnet:
         ports = ["--rpc-port", str(self.port), "--p2p-port", str(peers)]
         self.process = subprocess.Popen(
             [*command, *ports, *flags],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -43,6 +54,20 @@ class Devnet:
         """The next line of JSON."""
         assert self.process.stdout
         return json.loads(self.process.stdout.readline())
+
+    def act(self, line: str) -> Any:
+        """Tells it to do something, and gives its answer; what it streams before is passed over."""
+        assert self.process.stdin
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return self.until(lambda told: "act" in told or "error" in told)
+
+    def until(self, holds: Callable[[Any], bool]) -> Any:
+        """The first line of which this holds, soon."""
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not holds(told := self.line()):
+            assert time.monotonic() < deadline, told
+        return told
 
     def end(self, seconds_max: float) -> tuple[int, str, str]:
         """Exit code and what else it said. Nothing may show a traceback."""
@@ -88,7 +113,9 @@ def test_it_says_when_it_is_ready_and_ends_in_time(tmp_path: Path) -> None:
         children = network.children()
         assert len(children) == 1
         code, out, err = network.end(START_SECONDS_MAX)
-        assert (code, out, err) == (0, "", "")
+        assert (code, err) == (0, "")
+        told = [json.loads(line) for line in out.splitlines()]
+        assert [each["state"] for each in told[-1]["network"]["validators"]] == ["running"]
         assert not any(map(is_alive, children))
     assert (tmp_path / "net" / "validator-1.log").exists()
 
@@ -180,6 +207,215 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_lines_kill_pause_cut_off_and_restart_while_the_others_go_on(tmp_path: Path) -> None:
+    """One after the other, so that three of four always work together."""
+    with devnet(tmp_path / "net", "--validators", "4", "--json", "--no-demo") as network:
+        assert network.line()["ready"]
+
+        def until(place: int, **wanted: Any) -> Any:
+            """Until a validator is like this, and the others have gone on by some blocks since."""
+            start = network.height((place + 1) % 4)
+
+            def holds(told: Any) -> bool:
+                validator = told["network"]["validators"][place]
+                is_so = all(validator[name] == value for name, value in wanted.items())
+                return is_so and told["network"]["isLive"] and told["network"]["height"] > start + 3
+
+            return network.until(holds)["network"]["validators"][place]
+
+        network.until(lambda told: told["network"]["height"] > 3)
+        assert network.act("cut 2") == {"act": "cut", "validator": 2}
+        alone = until(1, state="cut off", peers=0, votes="silent")
+        assert alone["height"] > 0  # its JSON-RPC answers
+        assert network.act("cut 2") == {"error": "validator-2 is cut off"}
+        assert network.act("join 2")["act"] == "join"
+        assert until(1, state="running", peers=3, votes="votes")["height"] > alone["height"]
+
+        assert network.act("pause 3")["act"] == "pause"
+        until(2, state="paused", votes="silent", height=None)
+        assert network.act("restart 3")["act"] == "restart"
+        until(2, state="running", peers=3, votes="votes")
+
+        assert network.act("kill 1")["act"] == "kill"
+        until(0, state="stopped", votes="silent", height=None)
+        assert network.act("resume 1") == {"error": "validator-1 is stopped"}
+        assert network.act("restart 1")["act"] == "restart"
+        until(0, state="running", peers=3, votes="votes")
+
+        assert network.act("quit") == {"act": "quit"}
+        code, _, err = network.end(STOP_SECONDS_MAX + START_SECONDS_MAX)
+    assert (code, err) == (0, "")
+
+
+class Terminal:
+    """The command on a terminal of its own: keys go in, what the screen shows comes out."""
+
+    def __init__(self, directory: Path) -> None:
+        self.master, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        self.mode = termios.tcgetattr(self.master)
+        ports = ["--rpc-port", str(free_port()), "--p2p-port", str(free_port())]
+        command = [sys.executable, "-m", "node.cli.main", "devnet", "--dir", str(directory), *ports]
+        self.process = subprocess.Popen(
+            command,
+            preexec_fn=lambda: os.login_tty(slave),
+            cwd=GENESIS.parent,
+            env=os.environ | {"TERM": "xterm"},
+        )
+        os.close(slave)
+        self._shown = ""
+
+    def press(self, keys: bytes) -> None:
+        self._shown = ""
+        os.write(self.master, keys)
+
+    def wait_for(self, text: str) -> None:
+        """Until this was shown since the last key."""
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while text not in ESCAPES.sub("", self._shown):
+            assert time.monotonic() < deadline, self._shown[-3_000:]
+            if select.select([self.master], [], [], 0.1)[0]:
+                self._shown += self._read()
+
+    def end(self) -> int:
+        """Its exit code; what it shows is read until then."""
+        wait_until(lambda: self._read_some() and self.process.poll() is not None)
+        return self.process.returncode
+
+    def _read_some(self) -> bool:
+        while select.select([self.master], [], [], 0)[0] and (data := self._read()):
+            self._shown += data
+        return True
+
+    def _read(self) -> str:
+        with suppress(OSError):  # its other side is closed
+            return os.read(self.master, 65_536).decode(errors="replace")
+        return ""
+
+    def is_as_before(self) -> bool:
+        return termios.tcgetattr(self.master) == self.mode
+
+    def is_suspended(self) -> bool:
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+    @property
+    def left_screen(self) -> bool:
+        return self._shown.rfind("\x1b[?1049l") > self._shown.rfind("\x1b[?1049h")
+
+
+@contextmanager
+def terminal(directory: Path) -> Iterator[Terminal]:
+    shown = Terminal(directory)
+    try:
+        yield shown
+    finally:
+        if shown.process.poll() is None:
+            shown.process.send_signal(signal.SIGCONT)
+            shown.process.terminate()
+            shown.end()
+        os.close(shown.master)
+
+
+def test_keys_of_a_screen_act_on_a_lone_validator_too(tmp_path: Path) -> None:
+    """And whatever comes, the terminal is given back: while it is suspended, and at the end."""
+    with terminal(tmp_path / "net") as shown:
+        shown.wait_for("1-9 choose")
+        shown.wait_for("01 household")
+        assert not shown.is_as_before()
+        shown.press(b"?")
+        shown.wait_for("More than two thirds must work together")
+        shown.press(b"?cp")
+        shown.wait_for("validator-1 has no peers to be cut off from")
+        shown.wait_for("validator-1 paused; p lets it go on")
+        shown.press(b"p")
+        shown.wait_for("validator-1 goes on")
+        shown.press(b"k")
+        shown.wait_for("validator-1  stopped")
+        shown.press(b"r")
+        shown.wait_for("validator-1  running")
+
+        shown.press(b"\x1a")  # Ctrl-Z
+        wait_until(shown.is_suspended)
+        assert shown.is_as_before()
+        os.kill(shown.process.pid, signal.SIGCONT)
+        shown.wait_for("validator-1  running")
+        assert not shown.is_as_before()
+
+        fcntl.ioctl(shown.master, termios.TIOCSWINSZ, struct.pack("HHHH", 8, 40, 0, 0))
+        shown.press(b"1")
+        shown.wait_for("\r\nvalidator-1 running")
+        shown.press(b"q")
+        assert shown.end() == 0
+        assert shown.is_as_before() and shown.left_screen
+
+
+def test_a_signal_and_a_failure_give_the_terminal_back(tmp_path: Path) -> None:
+    with terminal(tmp_path / "first") as shown:
+        shown.wait_for("1-9 choose")
+        shown.process.terminate()
+        assert shown.end() == 0
+        assert shown.is_as_before() and shown.left_screen
+    with terminal(tmp_path / "net") as shown:
+        shown.wait_for("1-9 choose")
+        os.kill(process_of(tmp_path / "net" / "validator-1"), signal.SIGKILL)
+        assert shown.end() == Exit.UNAVAILABLE
+        assert shown.is_as_before() and shown.left_screen
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("", "one of kill, pause"),
+        ("stop 1", "one of kill, pause"),
+        ("kill", "one of kill, pause"),
+        ("kill 1 2", "one of kill, pause"),
+        ("kill 0", "no validator 0: 1 to 2"),
+        ("kill 3", "no validator 3: 1 to 2"),
+        ("kill ²", "no validator ²: 1 to 2"),
+        ("kill -1", "no validator -1: 1 to 2"),
+        ("kill 2", "validator-2 is restarting"),
+    ],
+)
+def test_a_line_that_makes_no_sense_is_refused(tmp_path: Path, line: str, error: str) -> None:
+    async def told() -> Any:
+        members = [Member(tmp_path / f"validator-{i + 1}", b"", i, 1, is_alone=False) for i in range(2)]
+        return await Desk(members, asyncio.Event()).on_line(line)
+
+    assert error in asyncio.run(told())["error"]
+
+
+def test_a_cut_cable_is_mended(caplog: pytest.LogCaptureFixture) -> None:
+    """What runs over it ends with a cut, and runs anew; its own end, and being cancelled, end it all."""
+    runs: list[str] = []
+
+    async def run() -> None:
+        runs.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            runs.append("ended")
+
+    async def use() -> None:
+        cable = Cable()
+        keeping = asyncio.create_task(cable.keep(run))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for _ in range(2):
+            cable.cut()
+            await asyncio.sleep(0.01)
+            assert runs[-1] == "ended"
+            cable.mend()
+            await asyncio.sleep(0.01)
+            assert runs[-1] == "begun"
+        keeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await keeping
+
+    asyncio.run(use())
+    assert runs == ["begun", "ended"] * 3
+    assert "cut off from the peers" in caplog.text
 
 
 @pytest.mark.parametrize("after", ["at once", "while homes live"])

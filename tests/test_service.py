@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from node.cli.devnet import FINAL_CODES
+from node.cli.member import FINAL_CODES
 from node.exits import Exit
 from tests.live_node import LiveNode
 

@@ -1,7 +1,7 @@
 """The demonstration on a terminal: a table on a screen, a line now and then on a pipe, JSON lines for scripts."""
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -17,18 +17,30 @@ from apps.demo.watch import HomeState, Trade, Watch
 BAR_CELLS = 16
 TRADES_SHOWN = 7
 BLOCKS_PER_SECOND_TARGET = 3.0
+# Of the table of homes, and how wide the terminal is from which on each is shown.
+HOME_COLUMNS: Final = {
+    "home": 0,
+    "charge": 100,
+    "stored": 0,
+    "tokens": 80,
+    "on sale": 80,
+    "produced": 68,
+    "consumed": 0,
+    "covered": 0,
+}
+COLUMNS_OF_ALL: Final = 100
 
 
 def render(watch: Watch, news: News, url: str) -> RenderableType:
     """The whole screen."""
-    market = [_market_panel(watch)] if watch.auctions else []
-    return Group(_chain_panel(watch, news, url), *market, _homes_table(watch), _news_text(news))
+    market = [market_panel(watch)] if watch.auctions else []
+    return Group(_chain_panel(watch, news, url), *market, homes_table(watch), _news_text(news))
 
 
 def status_line(watch: Watch, news: News) -> str:
     """The same in one line, for a pipe."""
     line = (
-        f"{_clock(news)}  block {watch.height:,}  {watch.blocks_per_second:.2f} blocks/s  "
+        f"{clock(news)}  block {watch.height:,}  {watch.blocks_per_second:.2f} blocks/s  "
         f"{watch.transactions_per_second:.0f} tx/s  {watch.tokens:,} tokens hold {_kwh(watch.energy_wh)}  "
         f"covered {_kwh(watch.total('covered_wh'))} of {_kwh(watch.total('consumed_wh'))}"
     )
@@ -38,8 +50,13 @@ def status_line(watch: Watch, news: News) -> str:
 
 
 def status_json(watch: Watch, news: News) -> str:
-    """The same as a JSON line, energy in Wh."""
-    status: dict[str, Any] = {
+    """The same as a JSON line."""
+    return json.dumps(status_of(watch, news))
+
+
+def status_of(watch: Watch, news: News) -> dict[str, Any]:
+    """The same for programs, energy in Wh."""
+    return {
         "quarter": news.quarter,
         "height": watch.height,
         "blocksPerSecond": round(watch.blocks_per_second, 3),
@@ -55,7 +72,6 @@ def status_json(watch: Watch, news: News) -> str:
         "sales": news.sales,
         "auction": _auction_json(watch) if watch.auctions else None,
     }
-    return json.dumps(status)
 
 
 def _auction_json(watch: Watch) -> dict[str, Any]:
@@ -79,6 +95,14 @@ def _chain_panel(watch: Watch, news: News, url: str) -> Panel:
         "   ",
         (f"{watch.transactions_per_second:.0f} tx/s", "cyan"),
         (f"   {watch.transactions:,} transactions\n", ""),
+        energy_text(watch, news),
+    )
+    return Panel(text, title=f"Crypto-Trading street, {clock(news)}", subtitle=url, border_style="blue")
+
+
+def energy_text(watch: Watch, news: News) -> Text:
+    """The street's tokens and energy in a line."""
+    return Text.assemble(
         (f"{watch.tokens:,}", "bold"),
         (" tokens hold ", "dim"),
         (_kwh(watch.energy_wh), "bold yellow"),
@@ -88,10 +112,9 @@ def _chain_panel(watch: Watch, news: News, url: str) -> Panel:
         (_kwh(watch.total("covered_wh")), "green"),
         (f"   {news.sales} sales", ""),
     )
-    return Panel(text, title=f"Crypto-Trading street, {_clock(news)}", subtitle=url, border_style="blue")
 
 
-def _market_panel(watch: Watch) -> Panel:
+def market_panel(watch: Watch) -> Panel:
     """The last auction, who traded in it, and the run of prices that led to it."""
     auction, prices = watch.auctions[0], [each.price for each in reversed(watch.auctions)]
     text = Text.assemble(
@@ -109,6 +132,19 @@ def _market_panel(watch: Watch) -> Panel:
     )
 
 
+def market_line(watch: Watch) -> Text:
+    """The last auction and the run of prices, in a line."""
+    auction = watch.auctions[0]
+    return Text.assemble(
+        (f"auction {auction.number:,} ", "dim"),
+        (f"{_price(auction.price)} per kWh", "bold"),
+        f"   {_kwh(auction.energy_wh)} in {len(watch.trades)} trades   ",
+        (sparkline([each.price for each in reversed(watch.auctions)]), "cyan"),
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
 def _trade_parts(trade: Trade) -> tuple[str | tuple[str, str], ...]:
     seller, buyer = trade.seller.partition(" ")[0], trade.buyer.partition(" ")[0]
     return (
@@ -119,24 +155,32 @@ def _trade_parts(trade: Trade) -> tuple[str | tuple[str, str], ...]:
     )
 
 
-def _homes_table(watch: Watch) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("home", no_wrap=True)
-    table.add_column("charge", no_wrap=True)
-    for name in ("stored", "tokens", "on sale", "produced", "consumed", "covered"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, home in watch.homes.items():
-        table.add_row(
-            name,
-            _bar(home),
-            _kwh(home.stored_wh),
-            str(home.full + home.partial + home.empty),
-            str(home.on_sale or ""),
-            _kwh(home.produced_wh) if home.produced_wh else "",
-            _kwh(home.consumed_wh) if home.consumed_wh else "",
-            f"{home.covered_wh * 100 // home.consumed_wh} %" if home.consumed_wh else "",
-        )
+def homes_table(watch: Watch, rows_max: int | None = None, columns: int = COLUMNS_OF_ALL) -> Table:
+    """A row a home; where there is no room for all, the last row tells of the rest. A narrow one leaves out figures."""
+    homes = list(watch.homes.items())
+    shown = len(homes) if rows_max is None or len(homes) <= rows_max else max(0, rows_max - 1)
+    wanted = [name for name, least in HOME_COLUMNS.items() if columns >= least]
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in wanted:
+        table.add_column(name, justify="left" if name in ("home", "charge") else "right", no_wrap=True)
+    for name, home in homes[:shown]:
+        cells: dict[str, str | Text] = {"home": name, **_home_cells(home)}
+        table.add_row(*[cells[each] for each in wanted])
+    if shown < len(homes):
+        table.add_row(Text(f"… {len(homes) - shown} more", "dim"))
     return table
+
+
+def _home_cells(home: HomeState) -> dict[str, str | Text]:
+    return {
+        "charge": _bar(home),
+        "stored": _kwh(home.stored_wh),
+        "tokens": str(home.full + home.partial + home.empty),
+        "on sale": str(home.on_sale or ""),
+        "produced": _kwh(home.produced_wh) if home.produced_wh else "",
+        "consumed": _kwh(home.consumed_wh) if home.consumed_wh else "",
+        "covered": f"{home.covered_wh * 100 // home.consumed_wh} %" if home.consumed_wh else "",
+    }
 
 
 def _bar(home: HomeState) -> Text:
@@ -149,7 +193,7 @@ def _news_text(news: News) -> Text:
     return Text("\n".join(news.lines), style="dim")
 
 
-def _clock(news: News) -> str:
+def clock(news: News) -> str:
     day, quarter = divmod(news.quarter, QUARTERS_A_DAY)
     return f"day {day + 1}, {quarter // 4:02d}:{quarter % 4 * 15:02d}"
 

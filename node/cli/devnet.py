@@ -3,51 +3,61 @@
 Each validator is a process of its own, `ctt run`, as in a real network; its log and its genesis document are beside
 its data directory. The command starts them, says when they answer, and ends them together with itself. In a network of
 several a validator that ends is started again, unless its exit code says that this would not help: kill one and see the
-others go on.
+others go on. On a terminal a screen shows them, and keys kill, pause, cut off and restart them.
 """
 
 import argparse
 import asyncio
 import json
+import os
+import select
 import signal
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from itertools import cycle
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
+from rich.console import Console
 
-from apps.client import Client, RpcError
-from apps.demo.play import play
-from ctt_state.genesis import development_genesis, development_key, load_genesis
+from apps.client import RpcError
+from apps.demo.board import Board, board_json, board_line, draw_picture
+from apps.demo.network import NetworkWatch, follow_network, now_s
+from apps.demo.play import LINE_SECONDS, Scene, perform
+from apps.demo.terminal import Terminal, has_keys, is_ours
+from ctt_state.genesis import development_genesis, load_genesis
 from ctt_state.validators import VALIDATORS_MAX
 from node.cli.ca import issue_development
-from node.cli.init import initialise, read_genesis
+from node.cli.desk import Desk
+from node.cli.init import read_genesis
+from node.cli.member import GRACE_SECONDS, Member, State
 from node.cli.options import add_directory, port, positive_int, seconds
-from node.datadir import DATABASE
 from node.exits import Exit, Failure
 
-READY_SECONDS_MAX: Final = 30.0
-STOP_SECONDS_MAX: Final = 5.0
-GRACE_SECONDS: Final = 1.0
-ACCOUNT_SLOTS: Final = 1_024  # of each sender: a development network is there to be loaded
-CONNECTIONS_PER_ADDRESS: Final = 256  # all its clients are at one address
-# What a restart does not help.
-FINAL_CODES: Final = (
-    Exit.USAGE,
-    Exit.DAMAGED,
-    Exit.BROKEN,
-    Exit.STORAGE,
-    Exit.PERMISSION,
-    Exit.CONFIGURATION,
-)
+JSON_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 0.2  # from one look whether the demonstration's node still runs to the next
+LINE_BYTES_MAX: Final = 4_096
 LOST: Final = (aiohttp.ClientError, RpcError, TimeoutError)  # what clients of a lost node see
+EPILOG: Final = """\
+keys: 1-9 or arrows choose a validator, k kills it, p pauses it or lets it go on, c cuts it off from its peers or lets
+it back, r restarts it, ? shows help, q quits.
+
+With --json a script does the same by lines on standard input, a pipe or a terminal: kill 2, pause 2, resume 2, cut 2,
+join 2, restart 2, quit. Each is answered by a line with "act", or "error". What a slow reader does not take is left
+out. A validator that is killed by an act stays away until it is restarted; any other that ends is started again.
+
+examples:
+  ctt devnet --dir data/devnet --validators 4
+  (sleep 10; echo kill 2; sleep 10; echo quit) | ctt devnet --dir data/devnet --validators 4 --json
+"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser("devnet", help="run a development network on this machine")
+    parser = subparsers.add_parser(
+        "devnet", help="run a development network on this machine", description=__doc__, epilog=EPILOG
+    )
     add_directory(parser)
     parser.add_argument("--validators", type=positive_int, default=1, metavar="N")
     parser.add_argument(
@@ -61,7 +71,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--demo", action=argparse.BooleanOptionalAction, default=True, help="play a street of homes"
     )
     parser.add_argument("--for", dest="seconds", type=seconds, metavar="SECONDS", help="stop after this time")
-    parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
+    parser.add_argument("--json", action="store_true", help="JSON lines instead of a screen, acts by stdin")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="write the last screen as an SVG picture"
+    )
     parser.set_defaults(run=run)
 
 
@@ -88,60 +101,106 @@ async def _run(options: argparse.Namespace, document: bytes) -> int:
         if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN:  # which is what nohup asks for
             asyncio.get_running_loop().add_signal_handler(name, stopping.set)
     if options.validators > 1:
-        members = {each.name: each.address for each in load_genesis(document).validators}
-        issue_development(options.dir, list(members.items()))
-    validators = [
-        await Validator.start(
-            options.dir / f"validator-{index + 1}", document, index, options.rpc_port + index
-        )
-        for index in range(options.validators)
-    ]
+        addresses = {each.name: each.address for each in load_genesis(document).validators}
+        issue_development(options.dir, list(addresses.items()))
+    members = _members(options, document)
     try:
-        for validator in validators:
-            await validator.wait_ready()
-        _say_ready(validators, as_json=options.json)
-        await _until_over(options, validators, stopping)
+        for member in members:
+            await member.start()
+        for member in members:
+            await member.wait_ready()
+        _say_ready(members, as_json=options.json)
+        await _until_over(options, members, stopping)
     finally:
-        await asyncio.gather(*(validator.stop() for validator in validators))
+        await asyncio.gather(*(member.stop() for member in members))
     return 0
 
 
-async def _until_over(
-    options: argparse.Namespace, validators: "list[Validator]", stopping: asyncio.Event
-) -> None:
-    """Until the time is over, a signal, or a Failure: the end of a lone validator, or of all."""
-    is_alone = len(validators) == 1
-    watched = [asyncio.create_task(each.failed() if is_alone else each.keep_up()) for each in validators]
-    stop = asyncio.create_task(stopping.wait())
-    if options.demo:
-        watched.append(asyncio.create_task(_play([each.url for each in validators], as_json=options.json)))
+def _members(options: argparse.Namespace, document: bytes) -> list[Member]:
+    is_alone = options.validators == 1
+    return [
+        Member(options.dir / f"validator-{i + 1}", document, i, options.rpc_port + i, is_alone=is_alone)
+        for i in range(options.validators)
+    ]
+
+
+def _say_ready(members: list[Member], *, as_json: bool) -> None:
+    urls = [member.url for member in members]
+    if as_json:
+        print(json.dumps({"ready": True, "rpc": urls}), flush=True)
+    else:
+        print(f"ready: JSON-RPC and WebSocket at {' '.join(urls)}, explorer at {urls[0]}/", flush=True)
+
+
+async def _until_over(options: argparse.Namespace, members: list[Member], stopping: asyncio.Event) -> None:
+    """Until the time is over, a signal, `quit`, or a Failure: the end of a lone validator."""
+    network, scene, desk = NetworkWatch(), Scene() if options.demo else None, Desk(members, stopping)
+    console = Console()
+    is_screen = not options.json and is_ours(console)
+
+    def board() -> Board:
+        chosen = desk.chosen if is_screen and has_keys() else None
+        return Board(members, network, scene, now_s(), chosen, desk.is_helping, desk.notices)
+
+    tell = desk.tell if is_screen else _say
+    work: list[Coroutine[Any, Any, Any]] = [stopping.wait(), follow_network(members, network)]
+    work += [each.keep_up(tell) for each in members]
+    if scene is not None:
+        work.append(_play(members, scene, tell))
+    if options.json:
+        work += [_stream(board), _heed_lines(desk)]
+    else:
+        work.append(Terminal(console, board, desk.on_key).show() if is_screen else _say_lines(board))
+    tasks = [asyncio.create_task(each) for each in work]
     try:
-        done, _ = await asyncio.wait(
-            [*watched, stop], timeout=options.seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+        done, _ = await asyncio.wait(tasks, timeout=options.seconds, return_when=asyncio.FIRST_COMPLETED)
+        if options.picture:
+            draw_picture(board(), options.picture)
         for task in done:
             await task
     finally:
-        for task in (*watched, stop):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*watched, stop, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _play(urls: list[str], *, as_json: bool) -> None:
+# --- the demonstration ---
+
+
+async def _play(members: list[Member], scene: Scene, tell: Callable[[str], None]) -> None:
     """The demonstration. When it loses its node it waits a moment, for the node's own word comes first, and goes on
-    with the next. Raises: Failure when it has lost the only one."""
-    for url in cycle(urls):
+    with the next that runs. Raises: Failure when it has lost the only one by no act of ours."""
+    place = 0
+    while True:
+        member = members[place % len(members)]
+        place += 1
+        if member.state is not State.RUNNING:
+            await asyncio.sleep(LOOK_SECONDS)
+            continue
         try:
-            await play(url, as_json=as_json)
+            await _while_running(member, perform(member.url, scene))
         except (ExceptionGroup, *LOST) as failure:
             fault = _first(failure)
             if not isinstance(fault, LOST):
                 raise fault from None
             await asyncio.sleep(GRACE_SECONDS)
             text = f"the demonstration lost the node: {str(fault) or type(fault).__name__}"
-            if len(urls) == 1:
+            if len(members) == 1 and member.state is State.RUNNING:
                 raise Failure(Exit.UNAVAILABLE, text) from None
-            print(f"ctt: {text}; it goes on with the next", file=sys.stderr, flush=True)
+            tell(f"{text}; it goes on with the next")
+
+
+async def _while_running(member: Member, work: Coroutine[Any, Any, None]) -> None:
+    """Until the work fails, or the validator runs no more."""
+    task = asyncio.create_task(work)
+    try:
+        while member.state is State.RUNNING and not task.done():
+            await asyncio.wait([task], timeout=LOOK_SECONDS)
+        if task.done():
+            await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _first(fault: Exception) -> Exception:
@@ -149,114 +208,60 @@ def _first(fault: Exception) -> Exception:
     return _first(fault.exceptions[0]) if isinstance(fault, ExceptionGroup) else fault
 
 
-def _say_ready(validators: "list[Validator]", *, as_json: bool) -> None:
-    urls = [validator.url for validator in validators]
-    if as_json:
-        print(json.dumps({"ready": True, "rpc": urls}), flush=True)
-    else:
-        print(f"ready: JSON-RPC and WebSocket at {' '.join(urls)}, explorer at {urls[0]}/", flush=True)
+# --- for pipes and scripts ---
 
 
-class Validator:
-    """A `ctt run` process of this network."""
-
-    def __init__(
-        self, directory: Path, url: str, arguments: Sequence[str], document: bytes, key: bytes
-    ) -> None:
-        self.directory = directory
-        self._document = document
-        self._key = key
-        self.url = url
-        self._arguments = arguments
-        self._process: asyncio.subprocess.Process | None = None
-
-    @classmethod
-    async def start(cls, directory: Path, document: bytes, index: int, rpc_port: int) -> "Validator":
-        """Starts the process, which refuses to run the chain of another document. Raises: Failure."""
-        genesis = directory.parent / f"{directory.name}.genesis.json"
-        genesis.parent.mkdir(parents=True, exist_ok=True)
-        genesis.write_bytes(document)
-        arguments = (
-            *("--dir", str(directory), "--genesis", str(genesis), "--rpc-port", str(rpc_port)),
-            *("--account-slots", str(ACCOUNT_SLOTS)),
-            *("--rpc-connections-per-address", str(CONNECTIONS_PER_ADDRESS)),
-        )
-        validator = cls(
-            directory, f"http://127.0.0.1:{rpc_port}", arguments, document, development_key(index)
-        )
-        await validator.spawn()
-        return validator
-
-    async def spawn(self) -> None:
-        """Starts the process (again), and makes its database when there is none: the others have the chain."""
-        if not (self.directory / DATABASE).exists():
-            initialise(self.directory, self._document, self._key)
-        with _log_file(self.directory).open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "node.cli.main", "run", *self._arguments),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # a Ctrl-C is ours to pass on
-            )
-
-    @property
-    def process(self) -> asyncio.subprocess.Process:
-        if self._process is None:
-            raise AssertionError(f"{self.directory.name} was never started")
-        return self._process
-
-    async def keep_up(self) -> None:
-        """Starts the process again whenever it ends, but for a reason that would end it again."""
-        while True:
-            code = await self.process.wait()
-            print(f"ctt: {self._failure()}", file=sys.stderr, flush=True)
-            if code in FINAL_CODES:
-                await asyncio.Event().wait()
-            await asyncio.sleep(GRACE_SECONDS)
-            await self.spawn()
-
-    async def wait_ready(self) -> None:
-        """Until it answers. Raises: Failure when it ends or does not answer in time."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(READY_SECONDS_MAX), Client(self.url) as client:
-                while self.process.returncode is None:
-                    with suppress(aiohttp.ClientError, RpcError):
-                        await client.call("eth_blockNumber")
-                        return
-                    await asyncio.sleep(0.05)
-        raise self._failure()
-
-    async def failed(self) -> None:
-        """Waits for the end of the process, which is always a Failure."""
-        await self.process.wait()
-        raise self._failure()
-
-    async def stop(self) -> None:
-        """Asks it to end, and makes it end after a while."""
-        if self.process.returncode is not None:
-            return
-        self.process.terminate()
-        try:
-            await asyncio.wait_for(self.process.wait(), STOP_SECONDS_MAX)
-        except TimeoutError:
-            self.process.kill()
-            await self.process.wait()
-
-    def _failure(self) -> Failure:
-        lines = _log_file(self.directory).read_text(errors="replace").splitlines()
-        last = lines[-1] if lines else "no word in its log"
-        code = self.process.returncode
-        end = (
-            "does not answer"
-            if code is None
-            else f"was ended by signal {-code}"
-            if code < 0
-            else f"ended with code {code}"
-        )
-        return Failure(
-            code if code and code > 0 else Exit.UNAVAILABLE, f"{self.directory.name} {end}: {last}"
-        )
+def _say(text: str) -> None:
+    print(f"ctt: {text}", file=sys.stderr, flush=True)
 
 
-def _log_file(directory: Path) -> Path:
-    return directory.parent / f"{directory.name}.log"
+async def _say_lines(board: Callable[[], Board]) -> None:
+    while True:
+        await asyncio.sleep(LINE_SECONDS)
+        with suppress(BlockingIOError):
+            print(board_line(board()), flush=True)
+
+
+async def _stream(board: Callable[[], Board]) -> None:
+    while True:
+        await asyncio.sleep(JSON_SECONDS)
+        _print_json(board_json(board()))
+
+
+def _print_json(told: dict[str, Any]) -> None:
+    """Unless the reader is slow: the network waits for nobody."""
+    if select.select([], [sys.stdout], [], 0)[1]:
+        with suppress(BlockingIOError):
+            print(json.dumps(told), flush=True)
+
+
+async def _heed_lines(desk: Desk) -> None:
+    """Acts by lines on standard input, if that can be waited for; for ever, also after its end."""
+    rest = b""
+    while _is_readable() and (data := await _read_stdin()):
+        *lines, rest = (rest + data).split(b"\n")
+        rest = rest[-LINE_BYTES_MAX:]
+        for line in lines:
+            _print_json(await desk.on_line(line.decode(errors="replace")))
+    await asyncio.Event().wait()
+
+
+def _is_readable() -> bool:
+    """A pipe, or a terminal that no other job of the shell's has."""
+    if sys.stdin is None or sys.stdin.closed:
+        return False
+    mode = os.fstat(sys.stdin.fileno()).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or has_keys()
+
+
+async def _read_stdin() -> bytes:
+    """What has come, at most a line's maximum; nothing at its end."""
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), ready.set)
+    try:
+        await ready.wait()
+        return os.read(sys.stdin.fileno(), LINE_BYTES_MAX)
+    except OSError:
+        return b""
+    finally:
+        loop.remove_reader(sys.stdin.fileno())

@@ -15,6 +15,7 @@ from ctt_state.crypto import public_key
 from ctt_state.genesis import Genesis, Validator
 from ctt_state.units import hex_of
 from node.cli.ca import TLS
+from node.cli.cable import Cable
 from node.cli.certificates import identity_failure
 from node.exits import Exit, Failure
 from node.ledger import Ledger
@@ -88,9 +89,17 @@ def _own_validator(genesis: Genesis, key: bytes | None) -> Validator | None:
 
 @asynccontextmanager
 async def join_network(
-    options: argparse.Namespace, ledger: Ledger, node: Node, peering: Peering, identity: Identity
+    options: argparse.Namespace,
+    ledger: Ledger,
+    node: Node,
+    peering: Peering,
+    identity: Identity,
+    cable: Cable,
 ) -> AsyncIterator[None]:
-    """Listens and keeps dialling while the context lasts. Raises: Failure (69, 77) when it cannot listen."""
+    """Listens and keeps dialling while the context lasts and the cable is whole.
+
+    Raises: Failure (69, 77) when it cannot listen.
+    """
     genesis = ledger.genesis
     peers = {each.name: [_endpoint(each.peer)] for each in genesis.validators}
     peers |= {name: [Endpoint(host, number)] for name, host, number in options.peer}
@@ -117,7 +126,7 @@ async def join_network(
         "%(node)s, peers at %(address)s",
         {"node": identity.own.name, "address": where or "nowhere: it only dials"},
     )
-    work = (network.run(), peering.run(), keep_revoked(identity, network))
+    work = (cable.keep(network.run), peering.run(), keep_revoked(identity, network))
     tasks = [supervised(each, node) for each in work]
     try:
         yield

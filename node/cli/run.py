@@ -16,6 +16,7 @@ from ctt_state.crypto import public_key
 from ctt_state.genesis import load_genesis
 from ctt_state.units import Hash, hex_of
 from node import VERSION
+from node.cli.cable import Cable
 from node.cli.door import add_rpc_options, check_exposure, open_door
 from node.cli.init import read_genesis
 from node.cli.logs import add_log_options, say_failure, start_logging
@@ -98,6 +99,11 @@ def _add_peer_options(group: argparse._ArgumentGroup) -> None:
         metavar="NAME=HOST:PORT",
         help="a peer to keep in touch with, by the name in its certificate; may be repeated",
     )
+    group.add_argument(
+        "--cut-on-signal",
+        action="store_true",
+        help="SIGUSR1 cuts it off from its peers, SIGUSR2 lets it back: for development networks",
+    )
 
 
 def _add_pool_options(group: argparse._ArgumentGroup) -> None:
@@ -168,6 +174,9 @@ async def _run(
     peering = None if identity is None else Peering(ledger)
     settings = Settings(ledger.chain.block_period_ms, listen_ms=0 if is_clean(journal) else LISTEN_MS)
     node = Node(ledger, journal=journal, consensus_key=key, limits=limits, outside=peering, settings=settings)
+    cable = Cable()
+    if options.cut_on_signal:
+        cable.heed_signals()
     _stop_on_signals(node)
     settle_memory()
     async with AsyncExitStack() as stack:
@@ -180,7 +189,7 @@ async def _run(
         )
         _say_role(ledger, key, height)
         if identity is not None and peering is not None:
-            await stack.enter_async_context(join_network(options, ledger, node, peering, identity))
+            await stack.enter_async_context(join_network(options, ledger, node, peering, identity, cable))
         pulse = asyncio.create_task(node.pulse.run())
         stack.callback(pulse.cancel)
         tell_service_manager("READY=1")
