@@ -235,7 +235,7 @@ def test_lines_kill_pause_cut_off_and_restart_while_the_others_go_on(tmp_path: P
 
         assert network.act("pause 3")["act"] == "pause"
         until(2, state="paused", votes="silent", height=None)
-        assert network.act("restart 3")["act"] == "restart"
+        assert network.act("resume 3")["act"] == "resume"
         until(2, state="running", peers=3, votes="votes")
 
         assert network.act("kill 1")["act"] == "kill"
