@@ -29,11 +29,14 @@ def test_without_a_quorum_it_says_stalled_and_who_is_missing(browser: Browser, n
     expect(page.locator("main .tag.ok")).to_have_count(4, timeout=WAIT_MS_MAX)
     assert states(page) == {f"validator-{number}": "present" for number in (1, 2, 3, 4)}
 
+    rate = page.locator(".figure .value").nth(1)
+    before = float(rate.inner_text())
     hanging = [int((network.key_file(number).parent / "node.lock").read_text()) for number in (3, 4)]
     try:
         for process in hanging:
             os.kill(process, signal.SIGSTOP)
         expect(sign).to_have_text(re.compile(r"^stalled since \d\d:\d\d:\d\d$"), timeout=WAIT_MS_MAX)
+        wait_for(lambda: float(rate.inner_text()) < before / 1.2)
         expect(page.locator("main .tag.bad")).to_have_text(["missing"] * 2, timeout=WAIT_MS_MAX)
         assert {name for name, state in states(page).items() if state == "missing"} == {
             "validator-3",

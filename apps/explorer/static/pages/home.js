@@ -10,6 +10,7 @@ const BLOCKS_SHOWN = 12;
 const BLOCKS_KEPT = 90; // half a minute's, from which rates are taken
 const TRANSACTIONS_SHOWN = 12;
 const TARGET_PER_SECOND = 3;
+const HIGHEST_MS = 1000; // of a bar
 const LATE_MS = 500; // an interval that is no longer one period of a third of a second
 const STATUS_EVERY_MS = 2000;
 const AGES_EVERY_MS = 1000;
@@ -22,13 +23,17 @@ const VALIDATOR_COLUMNS = ["Validator", "State", ">Heard", ">Votes missed", ">Bl
 export default async function home(main) {
   title("Chain");
   const place = layout(main);
-  const chain = { heads: [], counts: new Map(), names: new Map(), order: [], epoch: 0, transactions: [], nextReadMs: 0, isReading: false, isCatchingUp: false };
+  const chain = { heads: [], counts: new Map(), names: new Map(), order: [], epoch: 0, transactions: [], nextReadMs: 0, heardMs: performance.now(), stalledSince: null, isReading: false, isCatchingUp: false };
   await Promise.all([readStatus(place, chain), readRecent(chain)]);
   drawBlocks(place, chain);
   drawValidators(place, chain);
   const timers = [
     setInterval(() => readStatus(place, chain).catch(() => {}), STATUS_EVERY_MS),
-    setInterval(() => drawAges(place), AGES_EVERY_MS),
+    setInterval(() => {
+      drawAges(place);
+      drawRates(place, chain);
+      readContent(place, chain).catch(() => {});
+    }, AGES_EVERY_MS),
   ];
   const stopHeads = onHead((head) => {
     const next = chain.heads.length ? chain.heads[0].height + 1 : head.height;
@@ -38,6 +43,7 @@ export default async function home(main) {
       return;
     }
     chain.heads.unshift(head);
+    chain.heardMs = performance.now();
     chain.heads.length = Math.min(chain.heads.length, BLOCKS_KEPT);
     drawBlocks(place, chain);
     drawValidators(place, chain);
@@ -56,6 +62,7 @@ async function readStatus(place, chain) {
   const [status, node, validators] = await batch([["ctt_chainStatus"], ["ctt_nodeStatus"], ["ctt_validators", ["latest"]]]);
   if (status instanceof Error) throw status;
   chain.epoch = status.epoch;
+  chain.stalledSince = status.finality === "stalled" ? status.since : null;
   chain.order = validators instanceof Error ? [] : validators.validators.map((each) => each.address);
   chain.states = node instanceof Error ? [] : node.validators;
   for (const each of chain.states) chain.names.set(each.address, each.name);
@@ -93,6 +100,7 @@ async function readRecent(chain) {
     chain.counts.set(Number(block.number), block.transactions.length);
   }
   chain.heads = heads;
+  chain.heardMs = performance.now();
 }
 
 // Counts and newest transactions, one reading at a time however fast blocks come.
@@ -218,25 +226,30 @@ function fill(used, limit) {
 }
 
 function drawRates(place, chain) {
-  const last = chain.heads.at(-1);
-  const seconds = (chain.heads[0].timeMs - last.timeMs) / 1000;
-  if (seconds <= 0) return;
+  if (chain.heads.length < 2) return;
+  const waited = waitedMs(chain);
+  const seconds = (chain.heads[0].timeMs - chain.heads.at(-1).timeMs + waited) / 1000;
   const intervals = chain.heads.slice(1).map((each, at) => chain.heads[at].timeMs - each.timeMs).reverse();
   tell(place.rate, (intervals.length / seconds).toFixed(2), `of ${TARGET_PER_SECOND} that are due, over ${Math.round(seconds)} s`);
-  replace(place.rate.extra, bars(intervals));
+  replace(place.rate.extra, bars(waited ? [...intervals, waited] : intervals));
   const counted = chain.heads.slice(0, -1).filter((each) => chain.counts.has(each.height));
   const transactions = counted.reduce((sum, each) => sum + chain.counts.get(each.height), 0);
   tell(place.load, ((transactions / Math.max(1, counted.length)) * (intervals.length / seconds)).toFixed(1), "in final blocks");
 }
 
+// How long the next block is overdue: by the node's word, or since the last one was heard.
+function waitedMs(chain) {
+  const ms = chain.stalledSince ? Date.now() - new Date(chain.stalledSince) : performance.now() - chain.heardMs;
+  return ms > LATE_MS ? ms : 0;
+}
+
 function bars(intervals) {
-  const highest = Math.max(2 * LATE_MS, ...intervals);
   const late = intervals.filter((each) => each > LATE_MS).length;
   return svg(
     "svg",
     { class: "bars", viewBox: `0 0 ${BLOCKS_KEPT} 100`, preserveAspectRatio: "none", role: "img", "aria-label": `Time between the last ${intervals.length} blocks: ${late} of them came late` },
     intervals.map((each, at) => {
-      const height = (100 * each) / highest;
+      const height = Math.min(100, (100 * each) / HIGHEST_MS);
       return svg("rect", { x: at, y: 100 - height, width: 0.8, height, class: each > LATE_MS ? "late" : null });
     }),
   );
