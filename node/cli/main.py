@@ -114,7 +114,7 @@ def build_parser(command: str = "") -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"ctt {VERSION}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in (command,) if command in COMMANDS else COMMANDS:
+    for name in (command,) if command in COMMANDS else () if command == "--version" else COMMANDS:
         importlib.import_module(f"node.cli.{name}").add_parser(subparsers)
     return parser
 
