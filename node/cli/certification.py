@@ -18,8 +18,8 @@ from ctt_state.crypto import checksum_address
 from ctt_state.modules.ctt import CTT
 from ctt_state.origin import SOURCES
 from ctt_state.units import Ms, Wh, hex_of
-from node.cli.onboarding import CERTIFY, CONFIRM, REFUSALS, REGISTER, REPORT, find, format_time, next_step
-from node.cli.options import address, format_kwh, kwh, positive_int
+from node.cli.onboarding import CERTIFY, CONFIRM, REFUSALS, REGISTER, REPORT, find, next_step
+from node.cli.options import address, format_kwh, format_time, kwh, positive_int
 from node.cli.transact import add_command, add_key, bounded, key_of, transact
 from node.exits import Exit, Failure
 from node.keys import load_key

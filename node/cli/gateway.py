@@ -18,8 +18,8 @@ from apps.meter.outbox import Outbox, OutboxFailed, OutboxInUse, OutboxMismatch,
 from apps.meter.reading import ReadingRefused, Registers
 from ctt_state.modules.ctt import CTT
 from ctt_state.units import Address, Ms
-from node.cli.onboarding import REFUSALS, format_time
-from node.cli.options import address, port, positive_int, seconds
+from node.cli.onboarding import REFUSALS
+from node.cli.options import address, format_time, port, positive_int, seconds
 from node.cli.transact import RPC_URL, rpc_url
 from node.exits import Exit, Failure
 from node.keys import load_key

@@ -4,12 +4,11 @@ An operator certifies the meter, the prosumer names it, the meter confirms and r
 time (docs/PROTOCOL.md, S-3, S-6, S-7). Each step has a key of its own, so three people may have to act.
 """
 
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from apps.client import Client
 from ctt_state.units import Address, hex_of
-from node.cli.options import format_kwh
+from node.cli.options import format_kwh, format_time
 from node.cli.transact import Refusals, plain
 
 REGISTER: Final = "ctt prosumer register {meter} --key PROSUMER.key"
@@ -67,7 +66,3 @@ async def next_step(client: Client, prosumer: Address) -> str:
     if home["lastReading"] is None:
         return f"the meter tells where its registers stand: {REPORT.format(prosumer=hex_of(prosumer))}"
     return ""
-
-
-def format_time(ms: int) -> str:
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
 
@@ -248,3 +248,7 @@ def quota(text: str) -> tuple[Role, int]:
 
 def add_directory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help="the node's data directory")
+
+
+def format_time(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -11,8 +11,8 @@ from typing import Any, Final
 from apps.client import Client
 from ctt_state.modules.ctt import CTT
 from ctt_state.units import hex_of
-from node.cli.onboarding import REFUSALS, find, format_time, next_step
-from node.cli.options import address, format_origin
+from node.cli.onboarding import REFUSALS, find, next_step
+from node.cli.options import address, format_origin, format_time
 from node.cli.transact import add_command, add_key, bounded, key_of, transact
 from node.exits import Exit, Failure
 
