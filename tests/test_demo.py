@@ -201,6 +201,7 @@ def shown(board: Board, columns: int, rows: int) -> str:
 def test_the_board_fits_and_shows_each_validator(columns: int, rows: int) -> None:
     text = shown(make_board(notices=["one", "validator-4 killed; r starts it"]), columns, rows)
     assert len(text.splitlines()) <= rows and max(map(len, text.splitlines())) <= columns
+    assert "1-4 choose" in text
     assert "▶ validator-1  running  votes" in text and "validator-4  stopped  silent" in text
     assert "validator-4 killed" in text and "block 20   3.0" in text
     (turn,) = [line for line in text.splitlines() if "●" in line]

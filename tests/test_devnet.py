@@ -227,14 +227,14 @@ def test_lines_kill_pause_cut_off_and_restart_while_the_others_go_on(tmp_path: P
 
         network.until(lambda told: told["network"]["height"] > 3)
         assert network.act("cut 2") == {"act": "cut", "validator": 2}
-        alone = until(1, state="cut off", peers=0, votes="silent")
+        alone = until(1, state="cut off", peers=0)
         assert alone["height"] > 0  # its JSON-RPC answers
         assert network.act("cut 2") == {"error": "validator-2 is cut off"}
         assert network.act("join 2")["act"] == "join"
         assert until(1, state="running", peers=3, votes="votes")["height"] > alone["height"]
 
         assert network.act("pause 3")["act"] == "pause"
-        until(2, state="paused", votes="silent", height=None)
+        until(2, state="paused", height=None)
         assert network.act("resume 3")["act"] == "resume"
         until(2, state="running", peers=3, votes="votes")
 
@@ -321,7 +321,7 @@ def terminal(directory: Path) -> Iterator[Terminal]:
 def test_keys_of_a_screen_act_on_a_lone_validator_too(tmp_path: Path) -> None:
     """And whatever comes, the terminal is given back: while it is suspended, and at the end."""
     with terminal(tmp_path / "net") as shown:
-        shown.wait_for("1-9 choose")
+        shown.wait_for("k kill")
         shown.wait_for("01 household")
         assert not shown.is_as_before()
         shown.press(b"?")
@@ -353,12 +353,12 @@ def test_keys_of_a_screen_act_on_a_lone_validator_too(tmp_path: Path) -> None:
 
 def test_a_signal_and_a_failure_give_the_terminal_back(tmp_path: Path) -> None:
     with terminal(tmp_path / "first") as shown:
-        shown.wait_for("1-9 choose")
+        shown.wait_for("k kill")
         shown.process.terminate()
         assert shown.end() == 0
         assert shown.is_as_before() and shown.left_screen
     with terminal(tmp_path / "net") as shown:
-        shown.wait_for("1-9 choose")
+        shown.wait_for("k kill")
         os.kill(process_of(tmp_path / "net" / "validator-1"), signal.SIGKILL)
         assert shown.end() == Exit.UNAVAILABLE
         assert shown.is_as_before() and shown.left_screen

@@ -43,7 +43,6 @@ COLOURS: Final = {
     "misses": WARNING,
 }
 KEYS: Final = {
-    "1-9": "choose",
     "k": "kill",
     "p": "pause",
     "c": "cut off",
@@ -165,13 +164,14 @@ def _network_panel(board: Board, columns: int, rows: int) -> Panel:
         title = f"Crypto-Trading street, {clock(board.scene.news)}"
     parts.append(_members_table(board, columns, rows - ROWS_BESIDE))
     if board.chosen is not None:
-        parts.append(_line(*_keys()))
+        parts.append(_line(*_keys(len(board.members))))
     parts += [_line((text, "dim")) for text in board.notices[None if is_tall else -1 :]]
+    door = next((each for each in board.members if each.state == RUNNING), board.members[0])
     is_well = board.network.is_live(board.members) or not board.network.height
     return Panel(
         Group(*parts),
         title=title,
-        subtitle=f"explorer at {board.members[0].url}/",
+        subtitle=f"explorer at {door.url}/",
         border_style="blue" if is_well else BAD,
     )
 
@@ -248,6 +248,7 @@ def _figures(seen: Seen | None, *, has_times: bool) -> tuple[str, ...]:
     return f"{seen.height:,}", str(seen.peers), *times
 
 
-def _keys() -> Iterator[str | tuple[str, str]]:
-    for key, what in KEYS.items():
+def _keys(count: int) -> Iterator[str | tuple[str, str]]:
+    choosing = {f"1-{min(count, 9)}": "choose"} if count > 1 else {}
+    for key, what in (choosing | KEYS).items():
         yield from ((key, "bold cyan"), (f" {what}  ", "dim"))

@@ -120,11 +120,9 @@ class NetworkWatch:
             by = self.heard.setdefault(name, {})
             before = by.get(witness) or Heard(0, height, missed, is_missing=False)
             at_s = now_s - heard_ms / 1_000
-            if height - before.height < MISSED_BLOCKS and missed >= before.missed:
-                by[witness] = before._replace(at_s=at_s)
-            else:
-                is_missing = missed - before.missed >= height - before.height
-                by[witness] = Heard(at_s, height, missed, is_missing)
+            is_missing = missed - before.missed >= height - before.height
+            is_early = height - before.height < MISSED_BLOCKS and (is_missing or not before.is_missing)
+            by[witness] = before._replace(at_s=at_s) if is_early else Heard(at_s, height, missed, is_missing)
 
 
 def now_s() -> float:

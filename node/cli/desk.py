@@ -2,7 +2,7 @@
 a line, and what came of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from node.cli.member import Member, Refused, State
@@ -35,7 +35,7 @@ class Desk:
         self.is_helping = False
         self.notices: list[str] = []
         self._stopping = stopping
-        self._acts: set[asyncio.Task[Any]] = set()
+        self._acts: set[asyncio.Task[None]] = set()
 
     def tell(self, text: str) -> None:
         self.notices = [*self.notices, text][-NOTICES_KEPT:]
@@ -80,10 +80,13 @@ class Desk:
 
     async def _act(self, name: str, place: int) -> None:
         """Raises: Refused."""
-        if (pending := ACTS[name](self.members[place])) is not None:
-            await pending
+        try:
+            if (pending := ACTS[name](self.members[place])) is not None:
+                await pending
+        except ProcessLookupError:
+            raise Refused(f"{self.members[place].name} has just ended") from None
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._acts.add(task)
         task.add_done_callback(self._acts.discard)

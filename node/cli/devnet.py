@@ -184,8 +184,10 @@ async def _play(members: list[Member], scene: Scene, tell: Callable[[str], None]
             if not isinstance(fault, LOST):
                 raise fault from None
             await asyncio.sleep(GRACE_SECONDS)
+            if member.state is not State.RUNNING:
+                continue
             text = f"the demonstration lost the node: {str(fault) or type(fault).__name__}"
-            if len(members) == 1 and member.state is State.RUNNING:
+            if len(members) == 1:
                 raise Failure(Exit.UNAVAILABLE, text) from None
             tell(f"{text}; it goes on with the next")
 
