@@ -81,6 +81,20 @@ export function onHead(listener) {
   return () => listeners.delete(listener);
 }
 
+// Draws anew with new heads, one drawing at a time and at most one in so many ms: what a page asks for must fit into the
+// 50 units a second that a public client has. Returns how to stop it.
+export function live(draw, everyMs) {
+  let isDrawing = false;
+  let nextMs = performance.now() + everyMs;
+  return onHead(async () => {
+    if (isDrawing || performance.now() < nextMs) return;
+    isDrawing = true;
+    nextMs = performance.now() + everyMs;
+    await draw().catch(() => {});
+    isDrawing = false;
+  });
+}
+
 export function onConnection(watcher) {
   watchers.add(watcher);
   watcher(connection);

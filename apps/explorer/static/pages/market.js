@@ -4,8 +4,9 @@ import { chart, steps } from "../chart.js";
 import { card, facts, h, notice, replace, row, table, title } from "../dom.js";
 import { kwh, number, price } from "../format.js";
 import { blockLink, prosumerLink } from "../links.js";
-import { batch, call, onHead } from "../rpc.js";
+import { batch, call, live } from "../rpc.js";
 
+const EVERY_MS = 2000; // book and clearing are 41 units
 const ORDERS_SHOWN = 100;
 const LISTED = 15;
 const AUCTIONS_SHOWN = 100;
@@ -17,7 +18,6 @@ export default async function market(main) {
   title("Market");
   const place = { now: h("div"), curves: h("div"), bids: h("div"), asks: h("div"), prices: h("div"), auctions: h("div") };
   const charts = { curves: null, prices: null };
-  let isReading = false;
   let known = "";
   const draw = async () => {
     const [tariff, book, clearing] = await batch([["ctt_market"], ["ctt_orderBook", [0, ORDERS_SHOWN]], ["ctt_clearing"]]);
@@ -57,12 +57,7 @@ export default async function market(main) {
     card("Auctions", place.auctions),
   );
   await draw();
-  const stop = onHead(async () => {
-    if (isReading) return;
-    isReading = true;
-    await draw().catch(() => {});
-    isReading = false;
-  });
+  const stop = live(draw, EVERY_MS);
   return () => {
     stop();
     charts.curves?.stop();

@@ -4,19 +4,15 @@ import { card, facts, h, replace, title } from "../dom.js";
 import { originBar } from "../energy.js";
 import { kwh, number, percent } from "../format.js";
 import { addressLink } from "../links.js";
-import { call, onHead } from "../rpc.js";
+import { call, live } from "../rpc.js";
+
+const EVERY_MS = 1000;
 
 export default async function supply(main) {
   title("Supply");
-  let isReading = false;
   const draw = async () => show(main, await call("ctt_supply"));
   await draw();
-  return onHead(async () => {
-    if (isReading) return;
-    isReading = true;
-    await draw().catch(() => {});
-    isReading = false;
-  });
+  return live(draw, EVERY_MS);
 }
 
 function show(main, found) {

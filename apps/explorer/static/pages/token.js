@@ -6,9 +6,10 @@ import { deal } from "../deal.js";
 import { battery, originBar } from "../energy.js";
 import { money, number } from "../format.js";
 import { addressLink, blockLink, prosumerLink, txLink } from "../links.js";
-import { call, onHead } from "../rpc.js";
+import { call, live } from "../rpc.js";
 
 const BLOCKS_LOOKED_AT = 1000; // what a node looks through for one request; all of it is in the index
+const EVERY_MS = 2000; // its history is 40 units
 const SHOWN = 50;
 const CHARGED_MEANWHILE_WH = 500n;
 const COLUMNS = ["Block", "What", "From", "To", ">Price", "Transaction"];
@@ -16,7 +17,6 @@ const COLUMNS = ["Block", "What", "From", "To", ">Price", "Transaction"];
 export default async function token(main, id) {
   title(`CTT ${number(id)}`);
   let drawn = "";
-  let isReading = false;
   const draw = async () => {
     const found = await call("ctt_token", Number(id));
     const { height, ...rest } = found ?? {};
@@ -30,12 +30,7 @@ export default async function token(main, id) {
     await show(main, found, await history(id, height));
   };
   await draw();
-  return onHead(async () => {
-    if (isReading) return;
-    isReading = true;
-    await draw().catch(() => {});
-    isReading = false;
-  });
+  return live(draw, EVERY_MS);
 }
 
 async function history(id, height) {

@@ -4,7 +4,7 @@ import { card, facts, h, notice, replace, row, table, tag, title } from "../dom.
 import { deal, wei, weiPerWh, wh, whole } from "../deal.js";
 import { kwh, money, number, price } from "../format.js";
 import { addressLink, prosumerLink, tokenLink } from "../links.js";
-import { batch, call, onHead } from "../rpc.js";
+import { batch, call, live } from "../rpc.js";
 import { connect, onWallet, send, wallet, wallets } from "../wallet.js";
 
 const TOKENS_AT_ONCE_MAX = 100;
@@ -20,21 +20,17 @@ export default async function page(main) {
   replace(main, h("h1", null, "Wallet"), card("Connection", place.who), place.account, place.deals);
   const supply = await call("ctt_supply");
   const market = await call("ctt_market").catch(() => null);
-  let nextMs = 0;
   const look = async () => {
-    if (!wallet() || performance.now() < nextMs) return;
-    nextMs = performance.now() + EVERY_MS;
-    await drawAccount(place.account, look).catch(() => {});
+    if (wallet()) await drawAccount(place.account, look).catch(() => {});
   };
   const draw = () => {
     drawConnection(place.who);
     replace(place.account);
     replace(place.deals, wallet() ? deals(supply, market) : null);
-    nextMs = 0;
     look();
   };
   draw();
-  const stops = [onWallet(draw), onHead(look)];
+  const stops = [onWallet(draw), live(look, EVERY_MS)];
   return () => stops.forEach((stop) => stop());
 }
 
