@@ -35,7 +35,8 @@ class Inclusion:
         waiting.append(included)
         self._count += 1
         try:
-            await asyncio.wait_for(included, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await included
         finally:
             self._count -= 1
             waiting.remove(included)

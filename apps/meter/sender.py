@@ -118,7 +118,8 @@ class Sender:
                 await asyncio.sleep(wait_s)
             else:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await self._wake.wait()
 
     async def _try(self) -> float:
         """One round, and how long to wait until the next."""
