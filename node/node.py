@@ -157,6 +157,7 @@ class Node:
         outside: Outside | None = None,
         settings: Settings | None = None,
         clocks: Callable[[], Now] = read_clocks,
+        recovery: SenderRecovery | None = None,
     ) -> None:
         """Without a key, or with one that is in no set, the node follows: it checks everything and never votes.
 
@@ -167,7 +168,7 @@ class Node:
         self._outside = outside or Alone()
         self.pulse = Pulse()
         self._pool = Mempool(ledger.chain, limits, self._role_of)
-        self._recovery = SenderRecovery()
+        self._recovery = recovery or SenderRecovery()
         self._final = Listeners()
         self._final.add(self._note_final)
         self._final_ms = clocks().mono_ms  # when the newest final block came

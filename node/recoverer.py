@@ -8,6 +8,7 @@ the node.
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Final
 
 import msgpack
@@ -31,11 +32,17 @@ def main() -> None:
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
     requests = msgpack.Unpacker(max_buffer_size=0)  # of the node's own making
-    while data := os.read(sys.stdin.fileno(), READ_BYTES_MAX):
-        requests.feed(data)
-        for raws in requests:
-            sys.stdout.buffer.write(msgpack.packb([recover(raw) for raw in raws]))
-            sys.stdout.buffer.flush()
+    with suppress(ConnectionError):
+        while data := os.read(sys.stdin.fileno(), READ_BYTES_MAX):
+            requests.feed(data)
+            for raws in requests:
+                answer(msgpack.packb([recover(raw) for raw in raws]))
+
+
+def answer(data: bytes) -> None:
+    """Raises: ConnectionError when the node is gone."""
+    while data:
+        data = data[os.write(sys.stdout.fileno(), data) :]
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgpack
 
@@ -70,19 +70,31 @@ class _Request:
             self.done.set_exception(reason)
 
 
-_Entry = tuple[Transaction, _Request, int]
+Entry = tuple[Transaction, _Request, int]
+
+
+class Worker(Protocol):
+    """What finds the senders."""
+
+    def ask(self, chunk: Sequence[Entry]) -> None: ...
+    def answers(self) -> AsyncIterator[list[bytes]]:
+        """To each question, in order, until it ends."""
+
+    def end(self) -> str:
+        """Ends it, and says how it ended."""
 
 
 class SenderRecovery:
-    """Two bounded lines of transactions in front of the process: what a block waits for goes before what clients and
-    peers send. The process is started when it is first needed, and again should it end."""
+    """Two bounded lines of transactions in front of the worker, which is a process: what a block waits for goes before
+    what clients and peers send. It is started when it is first needed, and again should it end."""
 
-    def __init__(self) -> None:
-        self._urgent: deque[_Entry] = deque()
-        self._ordinary: deque[_Entry] = deque()
-        self._under_way: deque[list[_Entry]] = deque()  # chunks, in the order of their answers
+    def __init__(self, start: "Callable[[], Awaitable[Worker]] | None" = None) -> None:
+        self._start = start or Process.start
+        self._urgent: deque[Entry] = deque()
+        self._ordinary: deque[Entry] = deque()
+        self._under_way: deque[list[Entry]] = deque()  # chunks, in the order of their answers
         self._serving: asyncio.Task[None] | None = None
-        self._worker: _Worker | None = None
+        self._worker: Worker | None = None
         self._is_closed = False
 
     def check_room(self, count: int) -> None:
@@ -121,7 +133,7 @@ class SenderRecovery:
         deaths = 0
         try:
             while deaths < DEATHS_MAX:
-                self._worker = await _Worker.start()
+                self._worker = await self._start()
                 for chunk in self._under_way:  # what the last one left
                     self._worker.ask(chunk)
                 self._hand_over()
@@ -164,7 +176,7 @@ class SenderRecovery:
             line.clear()
 
 
-class _Worker:
+class Process:
     """The process, and the socket that is its standard input and output."""
 
     def __init__(
@@ -180,7 +192,7 @@ class _Worker:
         self._writer = writer
 
     @classmethod
-    async def start(cls) -> "_Worker":
+    async def start(cls) -> "Process":
         """Raises: OSError."""
         ours, its = socket.socketpair()
         with its:
@@ -191,11 +203,10 @@ class _Worker:
                 writer.close()
                 raise
 
-    def ask(self, chunk: Sequence[_Entry]) -> None:
+    def ask(self, chunk: Sequence[Entry]) -> None:
         self._writer.write(msgpack.packb([transaction.raw for transaction, _, _ in chunk]))
 
     async def answers(self) -> AsyncIterator[list[bytes]]:
-        """To each question, in order, until the process ends."""
         answers = msgpack.Unpacker()
         with suppress(ConnectionError):
             while data := await self._reader.read(REPLY_BYTES_MAX):
@@ -204,7 +215,7 @@ class _Worker:
                     yield senders
 
     def end(self) -> str:
-        """Waits for its end, which comes with that of its input, and says what it was."""
+        """It comes with the end of its input."""
         with suppress(OSError):  # it has ended by itself
             self._end.shutdown(socket.SHUT_RDWR)  # at once; the writer closes in a later pass of the loop
         self._writer.close()

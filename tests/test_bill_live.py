@@ -253,7 +253,7 @@ def test_the_index_bills_the_same_and_knows_where_the_energy_came_from(live: Liv
         (("--tariff", "tariff.json", "--month", "2026-10", "--pdf", "b.pdf", "--font", "no.ttf"), 66, "the font"),
         (("--tariff", "tariff.json", "--month", "2026-10", "--pdf", "b.pdf", "--font", "tariff.json"), 66, "the font"),
         (("--tariff", "tariff.json", "--month", "2026-10", "--pdf", "b.pdf", "--name", "\u0159"), 64, "--font FILE"),
-        (("verify", "bill.proof"), 64, "--genesis"),
+        (("verify", "bill.proof"), 64, "unknown option --rpc"),
         (("mark", "--prosumer", hex_of(METER), "--out", "mark.json"), 66, "the chain has no prosumer"),
     ],
 )  # fmt: skip

@@ -58,7 +58,7 @@ TRANSACTIONS: Final = tuple(map(make_transaction, range(20)))
 
 
 def pid_of(senders: SenderRecovery) -> int:
-    assert senders._worker
+    assert isinstance(senders._worker, recovery.Process)
     return senders._worker._process.pid
 
 
@@ -87,13 +87,13 @@ async def senders() -> AsyncIterator[SenderRecovery]:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[Transaction]]:
     """What each hand-over to the process had."""
     chunks: list[list[Transaction]] = []
-    ask = recovery._Worker.ask
+    ask = recovery.Process.ask
 
-    def recorded(worker: recovery._Worker, chunk: Sequence[Any]) -> None:
+    def recorded(worker: recovery.Process, chunk: Sequence[Any]) -> None:
         chunks.append([transaction for transaction, _, _ in chunk])
         ask(worker, chunk)
 
-    monkeypatch.setattr(recovery._Worker, "ask", recorded)
+    monkeypatch.setattr(recovery.Process, "ask", recorded)
     return chunks
 
 

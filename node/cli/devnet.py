@@ -169,7 +169,7 @@ async def _until_over(options: argparse.Namespace, members: list[Member], stoppi
 
 async def _play(members: list[Member], scene: Scene, tell: Callable[[str], None]) -> None:
     """The demonstration. When it loses its node it waits a moment, for the node's own word comes first, and goes on
-    with the next that runs. Raises: Failure when it has lost the only one by no act of ours."""
+    with the next that runs, or with the same when it is alone: that it ended for good is for `keep_up` to say."""
     place = 0
     while True:
         member = members[place % len(members)]
@@ -184,12 +184,8 @@ async def _play(members: list[Member], scene: Scene, tell: Callable[[str], None]
             if not isinstance(fault, LOST):
                 raise fault from None
             await asyncio.sleep(GRACE_SECONDS)
-            if member.state is not State.RUNNING:
-                continue
-            text = f"the demonstration lost the node: {str(fault) or type(fault).__name__}"
-            if len(members) == 1:
-                raise Failure(Exit.UNAVAILABLE, text) from None
-            tell(f"{text}; it goes on with the next")
+            if member.state is State.RUNNING:
+                tell(f"the demonstration lost the node: {str(fault) or type(fault).__name__}; it goes on")
 
 
 async def _while_running(member: Member, work: Coroutine[Any, Any, None]) -> None:

@@ -1,5 +1,5 @@
 """Whole nodes under virtual time: engine, runner, journal, ledger, pool, catching up and peering as they run in a
-process, joined by a network of messages that is seeded and can be cut. Only sockets, threads and the clock are not real.
+process, joined by a network of messages that is seeded and can be cut. Only sockets, threads, processes and the clock are not real.
 
 The event loop jumps to the next timer when nothing is ready, and does the work of threads at once. So a run depends on
 its seed alone, and a minute of a network takes a second.
@@ -8,11 +8,11 @@ its seed alone, and a minute of a network takes a second.
 import asyncio
 import random
 import selectors
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from ctt_state.crypto import address_of, public_key
 from ctt_state.genesis import development_genesis, development_key, load_genesis
@@ -24,6 +24,8 @@ from node.ledger import Ledger, create_ledger
 from node.mempool import MempoolLimits
 from node.node import Node
 from node.peering import Peering
+from node.recoverer import recover
+from node.recovery import Entry, SenderRecovery
 from p2p import messages as wire
 from p2p.framing import FrameReader
 from p2p.messages import decode_message, encode_message
@@ -57,6 +59,27 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         except Exception as fault:  # noqa: BLE001  # as a thread would bring it
             future.set_exception(fault)
         return future
+
+
+class AtOnce:
+    """Recovers senders when it is asked, in place of a process."""
+
+    def __init__(self) -> None:
+        self._answers: asyncio.Queue[list[bytes]] = asyncio.Queue()
+
+    @classmethod
+    async def start(cls) -> Self:
+        return cls()
+
+    def ask(self, chunk: Sequence[Entry]) -> None:
+        self._answers.put_nowait([recover(transaction.raw) for transaction, _, _ in chunk])
+
+    async def answers(self) -> AsyncIterator[list[bytes]]:
+        while True:
+            yield await self._answers.get()
+
+    def end(self) -> str:
+        return "ended"
 
 
 @dataclass
@@ -119,6 +142,7 @@ class Place:
             outside=self.peering,
             settings=Settings(ledger.chain.block_period_ms, listen_ms=listen_ms),
             clocks=self.clocks,
+            recovery=SenderRecovery(AtOnce.start),
         )
         self.peering.join(self.node, Mouth(self))
         self._task = asyncio.ensure_future(self._run())
