@@ -252,7 +252,7 @@ def test_a_validator_joins_another_leaves_and_a_key_is_replaced(
         wait_for(lambda: governance.members().get(fifth) == consensus_key)
         assert len(governance.members()) == 5
         height = wait_for_block_of(network, fifth)
-        block = node.call("eth_getBlockByNumber", hex(height), False)
+        block = wait_for(lambda: node.call("eth_getBlockByNumber", hex(height), False))
         assert block == network.call("eth_getBlockByNumber", hex(height), False)
         votes = json.loads(ctt("journal", "show", "--dir", home, "--json").out)["marks"]
         assert votes["finalize"]["epoch"] >= 1
