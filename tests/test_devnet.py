@@ -254,11 +254,13 @@ class Terminal:
         self.mode = termios.tcgetattr(self.master)
         ports = ["--rpc-port", str(free_port()), "--p2p-port", str(free_port())]
         command = [sys.executable, "-m", "node.cli.main", "devnet", "--dir", str(directory), *ports]
+        # The terminal tells its size; what these say would go before it.
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             command,
             preexec_fn=lambda: os.login_tty(slave),
             cwd=GENESIS.parent,
-            env=os.environ | {"TERM": "xterm"},
+            env=environment | {"TERM": "xterm"},
         )
         os.close(slave)
         self._shown = ""
