@@ -224,7 +224,9 @@ def test_an_account_a_module_a_meter(show: Show, chain: Chain) -> None:
     assert fact(page, "Balance").replace(",", "") == f"{balance // 10**18}.{balance % 10**18:018d}".rstrip(
         "0"
     )
-    assert fact(page, "Transactions sent") == "3"
+    assert int(fact(page, "Transactions sent")) == int(
+        chain.call("eth_getTransactionCount", chain.trader, "latest"), 16
+    )
     expect(show(f"account/{hex_of(CTT.address)}").locator(".head .tag")).to_have_text("the module CTT")
     page = show(f"account/{chain.owners[0]}")
     tokens = chain.call("ctt_prosumer", chain.owners[0])["tokens"]["count"]
