@@ -51,7 +51,7 @@ class Chain:
         return self.node.call(method, *params)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     """An hour of a street about noon, its auctions, and a trader's transactions; after that nothing happens but what
     a test does."""
@@ -105,7 +105,7 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def watch(browser: Browser, chain: Chain) -> Watch:
     """Opens a page whose test fails with whatever the browser has to complain about: a context manager that takes
     Playwright's options of a context."""
