@@ -392,7 +392,7 @@ def test_a_directory_that_cannot_be_made_is_named(ctt: Ctt, tmp_path: Path) -> N
 def test_a_new_key_is_private_and_only_its_public_part_is_shown(ctt: Ctt, tmp_path: Path) -> None:
     path = tmp_path / "key"
 
-    made = ctt("key", "new", path)
+    made = ctt("key", "new", path, "--json")
 
     key = bytes.fromhex(path.read_text())
     assert json.loads(made.out) == {
@@ -401,7 +401,11 @@ def test_a_new_key_is_private_and_only_its_public_part_is_shown(ctt: Ctt, tmp_pa
     }
     assert key.hex() not in made.out + made.err
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert ctt("key", "show", path) == made
+    assert ctt("key", "show", path, "--json") == made
+    assert [line.split()[-1] for line in ctt("key", "show", path).out.splitlines()] == [
+        hex_of(address_of(key)),
+        hex_of(public_key(key)),
+    ]
     assert ctt("key", "new", path) == (73, "", f"ctt: {path} exists already; a key is never overwritten\n")
 
 

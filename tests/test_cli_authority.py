@@ -66,8 +66,9 @@ class Governance:
 
     def propose(self, *arguments: object, by: int) -> int:
         """The new proposal's number."""
-        out = self.done("propose", *arguments, key=by)
-        return int(out.split("proposal ", 1)[1].split(":")[0])
+        told = json.loads(self.done("propose", *arguments, "--json", key=by))
+        assert (told["proposal"]["votes"], told["proposal"]["outcome"]) == (1, "open")
+        return int(told["proposal"]["number"])
 
     def refusal(self, command: str, *arguments: object, key: Path | int) -> str:
         """What it says after 'refused: '."""

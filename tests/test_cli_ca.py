@@ -1,5 +1,6 @@
 """`ctt ca`: who gets a certificate, what is never overwritten, and what an operator reads when something is wrong."""
 
+import json
 import os
 import stat
 from collections.abc import Callable
@@ -340,10 +341,32 @@ def test_the_list_says_what_each_certificate_is_worth(ca: Ctt, tmp_path: Path) -
     lines = ca("list", "--dir", made).out.splitlines()
 
     year = f"{NOW + timedelta(days=365):%Y-%m-%d}"
-    assert lines[0] == f"{show_serial(alice.own.serial)}  valid    {year}  alice  validator {hex_of(ALICE)}"
-    assert lines[1] == f"{show_serial(lost.own.serial)}  revoked  {year}  lost  no validator"
-    assert lines[2][42:] == f"expired  {old + timedelta(days=5):%Y-%m-%d}  old  no validator"
-    assert len(lines) == 3
+    assert lines[1].split() == [
+        show_serial(alice.own.serial),
+        "valid",
+        year,
+        "alice",
+        "validator",
+        hex_of(ALICE),
+    ]
+    assert lines[2].split() == [show_serial(lost.own.serial), "revoked", year, "lost", "no", "validator"]
+    assert lines[3].split()[1:] == [
+        "expired",
+        f"{old + timedelta(days=5):%Y-%m-%d}",
+        "old",
+        "no",
+        "validator",
+    ]
+    assert len(lines) == 4
+    told = json.loads(ca("list", "--dir", made, "--json").out)
+    assert [each["state"] for each in told] == ["valid", "revoked", "expired"]
+    assert told[0] == {
+        "serial": show_serial(alice.own.serial),
+        "name": "alice",
+        "validator": hex_of(ALICE),
+        "state": "valid",
+        "validUntil": year,
+    }
 
 
 def test_a_name_is_revoked_with_all_its_certificates(ca: Ctt, made: Path, tmp_path: Path) -> None:

@@ -66,8 +66,11 @@ class Desk:
         self.done(
             "meter", "certify", meter, "--source", "solar", "--max-power", "999999999", "--key", "operator"
         )
-        self.done("prosumer", "register", meter, "--key", prosumer)
-        self.done("meter", "confirm", prosumer, "--key", meter)
+        named = json.loads(self.done("prosumer", "register", meter, "--key", prosumer, "--json"))
+        assert (named["prosumer"], named["meter"]) == (AT[prosumer], AT[meter])
+        confirmed = json.loads(self.done("meter", "confirm", prosumer, "--key", meter, "--json"))
+        assert confirmed["next"].startswith("the meter tells where its registers stand")
+        assert confirmed["block"] > named["block"]
 
 
 @pytest.fixture
@@ -83,7 +86,7 @@ def test_each_step_says_who_does_the_next(desk: Desk) -> None:
     certify = ("meter", "certify", "new-meter", "--source", "solar", "--max-power", "10000", "--key")
     assert f"NotOperator: {AT['stranger']} is no operator" in desk.refused(*certify, "stranger")
     assert f"ctt prosumer register {AT['new-meter']}" in desk.done(*certify, "operator")
-    assert "source       solar\npower        10.000 kW\n" in desk.done("meter", "show", "new-meter")
+    assert "source     solar\npower      10.000 kW\n" in desk.done("meter", "show", "new-meter")
 
     confirm = ("meter", "confirm", "home", "--key")
     assert "has named no meter; it does: ctt prosumer register" in desk.refused(*confirm, "new-meter")
@@ -96,9 +99,9 @@ def test_each_step_says_who_does_the_next(desk: Desk) -> None:
 
     assert "import 12.500 kWh, export 0.000 kWh: taken" in desk.done(*report)
     shown = desk.done("prosumer", "show", "home")
-    assert "last reading import 12.500 kWh, export 0.000 kWh, 20" in shown
-    assert "\ncovered      0.000 kWh by tokens\n" in shown
-    assert shown.endswith("next         nothing: its readings count\n")
+    assert "last reading  import 12.500 kWh, export 0.000 kWh, 20" in shown
+    assert "\ncovered       0.000 kWh by tokens\n" in shown
+    assert shown.endswith("next          nothing: its readings count\n")
     assert "the register stood at 12.500 kWh and cannot go back to 12.499 kWh" in desk.refused(
         "meter", "report", "home", "12.499", "0", "--key", "new-meter"
     )
@@ -130,11 +133,15 @@ def test_a_meter_is_replaced_by_each_in_turn_and_no_energy_is_lost(desk: Desk) -
     assert "reports where its registers begin: --begin" in desk.refused(*replace, "--new-key", "flat-spare")
     begun = (*replace, "--begin", "0.25", "0", "--new-key", "flat-spare")
     assert f"ctt meter revoke {AT['flat-meter']}" in desk.refused(*begun)
-    told = desk.done(*replace, "--operator-key", "operator")
-    assert told.count("done      ") == 5
-    assert told.endswith(f"{AT['flat-spare']} measures {AT['flat']}\n")
+    told = json.loads(desk.done(*replace, "--operator-key", "operator", "--json"))
+    assert [step["wasDone"] for step in told["steps"]] == [True] * 5 + [False]
+    assert (told["prosumer"], told["meter"]) == (AT["flat"], AT["flat-spare"])
+    again = desk.done(*replace)
+    assert again.count("done      ") == 6
+    assert again.endswith(f"{AT['flat-spare']} measures {AT['flat']}\n")
 
-    desk.done("meter", "report", "flat", "1.25", "0.5", "--key", "flat-spare")
+    read = desk.done("meter", "report", "flat", "1.25", "0.5", "--key", "flat-spare", "--json")
+    assert (json.loads(read)["importWh"], json.loads(read)["exportWh"]) == ("1250", "500")
     home = json.loads(desk.done("prosumer", "show", "flat", "--json"))
     assert (home["meter"], home["everConsumedWh"], home["everProducedWh"]) == (
         AT["flat-spare"],

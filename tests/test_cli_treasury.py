@@ -75,8 +75,11 @@ def test_refusals_are_told_in_words(desk: Desk) -> None:
 def test_the_admin_allows_and_dismisses(desk: Desk) -> None:
     stranger = hex_of(BOB)
     assert f"{stranger} is a treasurer" in desk.done("allow", stranger)
-    desk.done("issue", HOLDER, "2", "--reference", "another's", key="stranger")
-    assert f"{stranger} is no treasurer" in desk.done("dismiss", stranger)
+    issued = desk.told("issue", HOLDER, "2", "--reference", "another's", key="stranger")
+    assert (issued["to"], issued["amountWei"]) == (HOLDER, str(2 * 10**18))
+    dismissed = desk.told("dismiss", stranger)
+    assert (dismissed["account"], dismissed["isTreasurer"]) == (stranger, False)
+    assert dismissed["block"] > issued["block"]
     assert "NotTreasurer" in desk.refusal("issue", HOLDER, "2", "--reference", "z", key="stranger")
 
 

@@ -46,6 +46,12 @@ def create(access: Run, role: str, name: str, *more: object) -> str:
     return out.strip()
 
 
+def listed(access: Run) -> Any:
+    code, out, _ = access("list", "--json")
+    assert code == 0
+    return json.loads(out)
+
+
 def test_a_token_is_shown_once_and_only_its_hash_is_kept(access: Run, tmp_path: Path) -> None:
     secret = create(access, "meter", "street-7", "--expires", TOMORROW)
 
@@ -54,12 +60,14 @@ def test_a_token_is_shown_once_and_only_its_hash_is_kept(access: Run, tmp_path: 
     assert secret.startswith("ctt_") and len(bytes.fromhex(secret[4:])) == 32
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert secret[4:] not in content and hash_token(secret) in content
-    assert access("list") == (0, f"meter     valid    {TOMORROW}  street-7\n", "")
+    assert listed(access) == [
+        {"role": "meter", "name": "street-7", "expires": str(TOMORROW), "state": "valid"}
+    ]
     assert create(access, "meter", "street-8") != secret
 
 
 def test_tokens_are_listed_and_revoked_by_name(access: Run, tmp_path: Path) -> None:
-    assert access("list") == (0, "", "")
+    assert listed(access) == []
     for role in ("public", "platform", "operator"):
         create(access, role, f"a-{role}")
     path = tmp_path / "rpc-tokens"
@@ -67,11 +75,13 @@ def test_tokens_are_listed_and_revoked_by_name(access: Run, tmp_path: Path) -> N
 
     assert access("revoke", "a-platform") == (0, "a-platform: revoked\n", "")
 
-    assert access("list")[1].splitlines() == [
-        "public    valid    never       a-public",
-        "operator  valid    never       a-operator",
-        f"meter     expired  {YESTERDAY}  old",
+    assert [line.split() for line in access("list")[1].splitlines()] == [
+        ["role", "state", "expires", "name"],
+        ["public", "valid", "never", "a-public"],
+        ["operator", "valid", "never", "a-operator"],
+        ["meter", "expired", str(YESTERDAY), "old"],
     ]
+    assert [each["state"] for each in listed(access)] == ["valid", "valid", "expired"]
 
 
 @pytest.mark.parametrize(

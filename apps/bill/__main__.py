@@ -1,10 +1,11 @@
 """`python -m apps.bill FILE --genesis genesis.json`: checks a bill's proof offline, on a machine without a node."""
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from apps.bill.check import Trusted, Unproven, check_proof, show_proven
 from apps.bill.tariff import InvalidTariff, load_tariff
@@ -14,9 +15,16 @@ from ctt_state.genesis import load_genesis
 _CHECKPOINT: Final = re.compile(r"([0-9]{1,15}):0x([0-9a-f]{64})")
 
 
+class _Parser(argparse.ArgumentParser):
+    """A wrong call ends with the code of sysexits.h, as for `ctt`."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(os.EX_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def main() -> int:
     """0 when every line is proven, 65 when one is not, 78 for a genesis or tariff document that is none."""
-    parser = argparse.ArgumentParser(prog="python -m apps.bill", description=__doc__)
+    parser = _Parser(prog="python -m apps.bill", description=__doc__)
     parser.add_argument("file", type=Path, metavar="FILE", help="what ctt bill --proof wrote")
     parser.add_argument(
         "--genesis", type=Path, required=True, metavar="FILE", help="the chain's genesis document"

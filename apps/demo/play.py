@@ -2,11 +2,12 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NoReturn
 
 from rich.console import Console
 from rich.live import Live
@@ -80,8 +81,15 @@ async def _show(scene: Scene, *, as_json: bool) -> None:
             await asyncio.sleep(1 / FRAMES_PER_SECOND)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A wrong call ends with the code of sysexits.h, as for `ctt`."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(os.EX_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m apps.demo.play", description=__doc__)
+    parser = _Parser(prog="python -m apps.demo.play", description=__doc__)
     parser.add_argument("url", nargs="?", default="http://127.0.0.1:8545")
     parser.add_argument("--homes", type=int, default=HOMES)
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")

@@ -5,6 +5,14 @@ import json
 
 from ctt_state.crypto import checksum_address
 from ctt_state.modules import MODULES
+from node.cli.options import add_json
+
+EPILOG = """\
+example:
+  ctt abi > abi.json
+
+It is JSON, with --json and without.
+"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -12,7 +20,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "abi",
         help="print the ABI of the native modules",
         description="The native modules' ABI, by name, as JSON.",
+        epilog=EPILOG,
     )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 

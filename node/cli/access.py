@@ -12,7 +12,8 @@ from typing import Final
 
 from node.cli.ca import node_name
 from node.cli.certificates import identity_failure
-from node.cli.options import add_directory, day
+from node.cli.options import add_directory, add_leaf, day
+from node.cli.output import columns, show
 from node.datadir import replace_file
 from node.exits import Exit, Failure
 from p2p.identity import IdentityError, read_file
@@ -46,18 +47,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "access", help="make and revoke API tokens of a node", description=__doc__, epilog=EPILOG
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    create = commands.add_parser("create", help="make a token", description="make a token, and show it once")
+    create = add_leaf(commands, "create", run_create, "make a token, and show it once")
     create.add_argument("--role", choices=tuple(ROLES), required=True)
     create.add_argument("--name", type=node_name, required=True, help="whose it is; no two have the same")
     create.add_argument(
         "--expires", type=day, metavar="DATE", help="the day on which it is good no more (UTC)"
     )
-    shown = commands.add_parser("list", help="show all tokens", description="show name, role and end of each")
-    revoke = commands.add_parser("revoke", help="accept a token no more", description="accept it no more")
+    listed = add_leaf(commands, "list", run_list, "show name, role and end of each token")
+    revoke = add_leaf(commands, "revoke", run_revoke, "accept a token no more")
     revoke.add_argument("name", metavar="NAME")
-    for command, run in ((create, run_create), (shown, run_list), (revoke, run_revoke)):
+    for command in (create, listed, revoke):
         add_directory(command)
-        command.set_defaults(run=run)
 
 
 def run_create(options: argparse.Namespace) -> int:
@@ -75,16 +75,24 @@ def run_create(options: argparse.Namespace) -> int:
         if len(tokens) == TOKENS_MAX:
             raise Failure(Exit.CANNOT_CREATE, f"there are {TOKENS_MAX:,} tokens; revoke some")
         _save(options.dir, [*tokens, token])
-    print(secret)
+    show(options, [secret], {"token": secret, **_members(token)})
     return 0
 
 
 def run_list(options: argparse.Namespace) -> int:
-    today = _today()
+    today, members = _today(), []
+    table = columns("role", "state", "expires", "name")
     for token in load_tokens(options.dir) or ():
         state = "expired" if token.is_expired(today) else "valid"
-        print(f"{token.role.name.lower():<8}  {state:<7}  {token.expires or 'never'!s:<10}  {token.name}")
+        table.add_row(token.role.name.lower(), state, str(token.expires or "never"), token.name)
+        members.append({**_members(token), "state": state})
+    show(options, table, members)
     return 0
+
+
+def _members(token: Token) -> dict[str, str | None]:
+    expires = None if token.expires is None else str(token.expires)
+    return {"role": token.role.name.lower(), "name": token.name, "expires": expires}
 
 
 def run_revoke(options: argparse.Namespace) -> int:
@@ -94,7 +102,7 @@ def run_revoke(options: argparse.Namespace) -> int:
         if len(kept) == len(tokens):
             raise Failure(Exit.MISSING, f"{options.name[:80]!a} is the name of no token; see ctt access list")
         _save(options.dir, kept)
-    print(f"{options.name}: revoked")
+    show(options, [f"{options.name}: revoked"], {"name": options.name, "revoked": True})
     return 0
 
 

@@ -7,6 +7,7 @@ from the home's own past, and promises nothing (docs/ADVISOR.md).
 import argparse
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,8 @@ import aiohttp
 
 from apps.client import Client, RpcError
 from apps.kpi.history import NoHistory
-from node.cli.options import address, seconds
+from node.cli.options import add_json, address, seconds
+from node.cli.output import show
 from node.cli.transact import RPC_URL, bounded, read_token, rpc_url
 from node.exits import Exit, Failure
 
@@ -39,7 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="SECONDS",
         help="how long to wait for the node (default: %(default)g)",
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -75,10 +77,7 @@ def run(options: argparse.Namespace) -> int:
     """Raises: Failure: 66 a library or the token is missing, 69 the node, the database or the home is not there."""
     check_libraries()
     said = asyncio.run(_advise(options))
-    if options.json:
-        print(json.dumps(said, indent=2))
-    else:
-        show(said)
+    show(options, describe(said), said)
     return 0
 
 
@@ -100,16 +99,16 @@ async def _advise(options: argparse.Namespace) -> dict[str, Any]:
         raise Failure(Exit.UNAVAILABLE, f"{options.rpc} does not answer as a node: {cause}") from None
 
 
-def show(said: dict[str, Any]) -> None:
+def describe(said: dict[str, Any]) -> Iterator[str]:
     """The card."""
-    print(f"{said['action']}  {said['home']}, from data until block {said['height']:,}")
+    yield (f"{said['action']}  {said['home']}, from data until block {said['height']:,}")
     if said["action"] != "HOLD":
         limit = said["limitPerKwh"]
         price = f"limit {limit:.4f} a kWh" if limit is not None else f"{said['pricePerToken']:.4f} a token"
-        print(f"  {said['energyWh'] / 1_000:,.3f} kWh, {price}")
-        print(
+        yield (f"  {said['energyWh'] / 1_000:,.3f} kWh, {price}")
+        yield (
             f"  expected gain {said['gain']:.4f}, {said['gainP10']:.4f} to {said['gainP90']:.4f} (P10 to P90)"
         )
     for reason in said["reasons"]:
-        print(f"  - {reason}")
-    print(f"  {said['record']['text']}")
+        yield f"  - {reason}"
+    yield f"  {said['record']['text']}"

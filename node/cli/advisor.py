@@ -20,7 +20,7 @@ PORT: Final = 8650
 EPILOG: Final = """\
 examples:
   ctt advisor --database sqlite:///data/index.db
-  ctt run --dir data/node --advisor http://127.0.0.1:8650       in another terminal
+  ctt run --dir data/node --advisor http://127.0.0.1:8650    # in another terminal
 """
 
 log = logging.getLogger(__name__)

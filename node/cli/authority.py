@@ -4,7 +4,6 @@ A client of any node's JSON-RPC: what it sends are transactions to the authority
 """
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,11 +24,23 @@ from node.cli.governance import (
     describe_proposal,
     describe_standing,
     read_standing,
+    summarise_proposal,
     summarise_standing,
 )
 from node.cli.init import read_genesis
 from node.cli.options import address, positive_int
-from node.cli.transact import Refusals, add_command, add_key, bounded, key_of, plain, transact
+from node.cli.output import show
+from node.cli.transact import (
+    Refusals,
+    Sent,
+    add_command,
+    add_key,
+    bounded,
+    key_of,
+    plain,
+    show_sent,
+    transact,
+)
 from node.exits import Exit, Failure
 from node.keys import load_key
 
@@ -41,7 +52,8 @@ were made one, as in a development network. `ready` may be sent by anyone; what 
 
 examples:
   ctt authority show --genesis genesis.json
-  ctt authority propose --add 0xb57F333Ee9520ADF12630bD60Fe07169A08a9B20 0x02... --key account.key
+  ctt authority propose --add 0xb57F333Ee9520ADF12630bD60Fe07169A08a9B20 \\
+      0x0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798 --key account.key
   ctt authority propose --remove 0xb57F333Ee9520ADF12630bD60Fe07169A08a9B20 --key account.key
   ctt authority vote 3 --key account.key
   ctt authority ready 3 --consensus-key validator.key --key account.key
@@ -102,9 +114,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add = partial(add_command, commands, refusals=REFUSALS)
-    show = add("show", run_show, "show the validators, the open proposals and the offences")
-    show.add_argument("--genesis", type=Path, metavar="FILE", help="the document that names the validators")
-    show.add_argument("--json", action="store_true", help="for programs")
+    shown = add("show", run_show, "show the validators, the open proposals and the offences")
+    shown.add_argument("--genesis", type=Path, metavar="FILE", help="the document that names the validators")
     propose = add("propose", run_propose, "propose a change of the set, and be the first for it")
     _add_changes(propose)
     vote = add("vote", run_vote, "be for a proposal")
@@ -180,10 +191,7 @@ def consensus_key(text: str) -> bytes:
 async def run_show(client: Client, options: argparse.Namespace) -> None:
     standing = await bounded(read_standing(client), options)
     names = {} if options.genesis is None else _read_names(options.genesis, standing)
-    if options.json:
-        print(json.dumps(summarise_standing(standing, names), indent=2))
-    else:
-        print("\n".join(describe_standing(standing, names)))
+    show(options, describe_standing(standing, names), summarise_standing(standing, names))
 
 
 async def run_propose(client: Client, options: argparse.Namespace) -> None:
@@ -199,13 +207,13 @@ async def run_propose(client: Client, options: argparse.Namespace) -> None:
     is_addition = wanted.change is not Change.REMOVE
     arguments = (wanted.validator, wanted.consensus_key, is_addition)
     sent = await transact(client, options, key, AUTHORITY, "propose(address,bytes,bool)", *arguments, see=SEE)
-    await _tell(client, options, sent.events["ValidatorProposed"]["proposal"])
+    await _tell(client, options, sent, sent.events["ValidatorProposed"]["proposal"])
 
 
 async def run_vote(client: Client, options: argparse.Namespace) -> None:
     key = key_of(options)
-    await transact(client, options, key, AUTHORITY, "vote(uint256)", options.number, see=SEE)
-    await _tell(client, options, options.number)
+    sent = await transact(client, options, key, AUTHORITY, "vote(uint256)", options.number, see=SEE)
+    await _tell(client, options, sent, options.number)
 
 
 async def run_ready(client: Client, options: argparse.Namespace) -> None:
@@ -221,14 +229,15 @@ async def run_ready(client: Client, options: argparse.Namespace) -> None:
     standing = await bounded(read_standing(client), options)
     digest = ready_digest(standing.genesis_hash, proposal.validator, options.number, standing.height)
     arguments = (options.number, standing.height, sign_compact(new_key, digest))
-    await transact(client, options, key, AUTHORITY, "ready(uint256,uint64,bytes)", *arguments, see=SEE)
-    await _tell(client, options, options.number)
+    call = "ready(uint256,uint64,bytes)"
+    sent = await transact(client, options, key, AUTHORITY, call, *arguments, see=SEE)
+    await _tell(client, options, sent, options.number)
 
 
 async def run_withdraw(client: Client, options: argparse.Namespace) -> None:
     key = key_of(options)
-    await transact(client, options, key, AUTHORITY, "withdraw(uint256)", options.number, see=SEE)
-    await _tell(client, options, options.number)
+    sent = await transact(client, options, key, AUTHORITY, "withdraw(uint256)", options.number, see=SEE)
+    await _tell(client, options, sent, options.number)
 
 
 # --- what is read ---------------------------------------------------------------------------------------------------
@@ -251,11 +260,13 @@ async def _read_proposal(client: Client, number: int) -> Proposal:
     return decode_proposal(shown)
 
 
-async def _tell(client: Client, options: argparse.Namespace, number: int) -> None:
+async def _tell(client: Client, options: argparse.Namespace, sent: Sent, number: int) -> None:
     """How the proposal stands after what was done."""
     standing = await bounded(read_standing(client), options)
     proposal = await bounded(_read_proposal(client, number), options)
-    if proposal.outcome is Outcome.OPEN:
-        print("\n".join(describe_proposal(proposal, standing, {})))
-    else:
-        print(f"proposal {number}: {describe_change(proposal)}\n  {describe_outcome(proposal.outcome)}")
+    outcome = describe_outcome(proposal.outcome)
+    closed = [f"proposal {number}: {describe_change(proposal)}", f"  {outcome}"]
+    is_open = proposal.outcome is Outcome.OPEN
+    lines = describe_proposal(proposal, standing, {}) if is_open else closed
+    members = {"proposal": summarise_proposal(proposal, standing) | {"outcome": outcome}}
+    show_sent(options, sent, lines, members)

@@ -27,21 +27,27 @@ from ctt_state.document import DOCUMENT_BYTES_MAX
 from ctt_state.genesis import load_genesis
 from ctt_state.records import Prosumer
 from ctt_state.units import Address, hex_of
-from node.cli.options import address, block_of_height, day
+from node.cli.options import add_leaf, address, block_of_height, day
+from node.cli.output import show
 from node.cli.transact import Refusals, add_command, bounded
 from node.exits import Exit, Failure
 
 EPILOG: Final = """\
 examples:
   ctt bill --prosumer 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --month 2026-10 --tariff tariff.json
-  ctt bill --prosumer 0x… --month 2026-10 --tariff tariff.json --pdf bill.pdf --html bill.html --proof bill.proof
-  ctt bill mark --prosumer 0x… --out marks/2026-10-31.json
+  ctt bill --prosumer 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --month 2026-10 --tariff tariff.json \\
+      --pdf bill.pdf --html bill.html --proof bill.proof
+  ctt bill mark --prosumer 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --out marks/2026-10-31.json
   ctt bill verify bill.proof --genesis genesis.json --tariff tariff.json
 """
 FILE_BYTES_MAX: Final = 1 << 20  # of a tariff or a mark
 TEXT_CHARS_MAX: Final = 64  # of an account's name or number
 _MONTH: Final = re.compile(r"(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])")
 
+VERIFY: Final = """\
+Checks a bill's proof against the chain's genesis document, without a node: every block, record and receipt in it, that
+no reading is missing, and each line.
+"""
 NO_REFUSALS: Final = Refusals({})
 
 
@@ -77,23 +83,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="of ctt bill mark, for the proof",
     )
     add_checkpoint(parser)
-    parser.add_argument("--json", action="store_true", help="for programs")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     mark = add_command(
         commands, "mark", run_mark, "keep a prosumer's totals, proven, for later proofs", NO_REFUSALS
     )
     mark.add_argument("--prosumer", type=address, required=True, metavar="ADDRESS")
     mark.add_argument("--out", type=Path, required=True, metavar="FILE")
-    mark.add_argument("--json", action="store_true", help="for programs")
-    verify = commands.add_parser("verify", help="check a proof, offline", description=run_verify.__doc__)
+    verify = add_leaf(commands, "verify", run_verify, "check a proof, offline")
+    verify.description = VERIFY
     verify.add_argument("file", type=Path, metavar="FILE", help="what --proof wrote")
     verify.add_argument("--genesis", type=Path, required=True, metavar="FILE", help="of the chain")
     verify.add_argument(
         "--tariff", type=Path, metavar="FILE", help="the one agreed on: the bill must be by it"
     )
     add_checkpoint(verify)
-    verify.add_argument("--json", action="store_true", help="for programs")
-    verify.set_defaults(run=run_verify)
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -122,43 +125,36 @@ async def run_bill(client: Client, options: argparse.Namespace) -> None:
         _write(options.html, show_page(page).encode())
     if options.pdf is not None:
         _write(options.pdf, _paper(page, options.font))
-    print(json.dumps(document_of(bill), indent=2) if options.json else show_text(page))
+    show(options, [show_text(page)], document_of(bill))
 
 
 async def run_mark(client: Client, options: argparse.Namespace) -> None:
     with _explained(client):
         mark = await bounded(prove.take_mark(client, options.prosumer), options)
     _write(options.out, _json(mark.document))
-    if options.json:
-        print(json.dumps({"height": mark.height, "timeMs": mark.time_ms}))
-    else:
-        print(f"{options.out}: the totals after block {mark.height}")
+    text = f"{options.out}: the totals after block {mark.height}"
+    show(options, [text], {"height": mark.height, "timeMs": mark.time_ms})
 
 
 def run_verify(options: argparse.Namespace) -> int:
-    """Checks a bill's proof against the chain's genesis document, without a node: every block, record and receipt in
-    it, that no reading is missing, and each line. Raises: Failure: 65 with the first thing that is not proven."""
+    """Raises: Failure: 65 with the first thing that is not proven."""
     genesis = load_genesis(_read(options.genesis, DOCUMENT_BYTES_MAX))
     tariff = None if options.tariff is None else _read_tariff(options.tariff)
     try:
         proof = _read(options.file, PROOF_BYTES_MAX)
         proven = check_proof(proof, genesis, tariff=tariff, trusted=_trusted(options))
     except Unproven as fault:
-        if options.json:
-            print(json.dumps({"proven": False, "fault": str(fault)}))
+        show(options, [], {"proven": False, "fault": str(fault)})
         raise Failure(Exit.DAMAGED, f"{options.file}: not proven: {fault}") from None
-    if options.json:
-        told = {
-            "proven": True,
-            "bill": document_of(proven.bill),
-            "openingBlock": proven.opening,
-            "closingBlock": proven.closing,
-            "readings": proven.counted,
-            "settled": proven.is_settled,
-        }
-        print(json.dumps(told, indent=2))
-    else:
-        print(show_proven(proven))
+    told = {
+        "proven": True,
+        "bill": document_of(proven.bill),
+        "openingBlock": proven.opening,
+        "closingBlock": proven.closing,
+        "readings": proven.counted,
+        "settled": proven.is_settled,
+    }
+    show(options, [show_proven(proven)], told)
     return 0
 
 

@@ -5,9 +5,9 @@ import re
 from typing import Any, Final
 
 from apps.client import Client
-from node.cli.book import columns, print_table
 from node.cli.options import format_time
-from node.cli.transact import Refusals, add_command, bounded, show
+from node.cli.output import columns, print_table, show
+from node.cli.transact import Refusals, add_command, bounded
 from node.cli.tx import describe_call
 from node.exits import Exit, Failure
 
@@ -31,7 +31,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="HEIGHT|HASH",
         help="default: the newest one",
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def block(text: str) -> str:

@@ -1,24 +1,23 @@
 """The order book and other lists of the market on a terminal, out of the answers of `ctt_*` methods."""
 
 import sys
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from rich.console import Console
-from rich.table import Table
 
 from apps.curves import Step, stairs
 from node.cli.options import format_energy, format_price
+from node.cli.output import columns, print_table
 
 CHART_COLUMNS: Final = 64
 CHART_ROWS: Final = 11
 WIDE_COLUMNS: Final = 130  # from which on wishes have room
-FILE_COLUMNS: Final = 500
 
 
 def print_book(book: dict[str, Any], rows: int) -> None:
     """Bids on the left, asks on the right, the best of both on top. Where there is no room for wishes, a star says that
     an order has some."""
-    is_wide = _console().width >= WIDE_COLUMNS
+    is_wide = not sys.stdout.isatty() or Console().width >= WIDE_COLUMNS
     left = ["buyer", *(["wishes"] if is_wide else []), "order>", "kWh>", "bid>"]
     right = ["ask", *left[-2:0:-1], "seller"]
     table = columns(*left, *right)
@@ -66,24 +65,6 @@ def rounded_price(price: int) -> str:
     """Three decimals, rounded down: for axes and ranges."""
     thousandths = price * 1_000 // 10**15
     return f"{thousandths // 1_000}.{thousandths % 1_000:03d}"
-
-
-def columns(*titles: str) -> Table:
-    """Columns whose title ends with > are aligned to the right."""
-    table = Table(box=None, pad_edge=False)
-    for title in titles:
-        justify: Literal["left", "right"] = "right" if title.endswith(">") else "left"
-        table.add_column(title.rstrip(">"), justify=justify, no_wrap=True)
-    return table
-
-
-def print_table(table: Table) -> None:
-    _console().print(table)
-
-
-def _console() -> Console:
-    """A file or a pipe is as wide as it takes."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else FILE_COLUMNS)
 
 
 def price_of(members: dict[str, Any], name: str) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from ctt_state.units import Address
+from ctt_state.units import Address, hex_of
 from node.cli.certificates import (
     Authority,
     create_authority,
@@ -15,8 +15,17 @@ from node.cli.certificates import (
     identity_failure,
     open_authority,
 )
-from node.cli.options import address, positive_int
-from p2p.identity import CA_FILE, NAME, REVOKED_FILE, IdentityError, read_identity, show_serial
+from node.cli.options import add_leaf, address, positive_int
+from node.cli.output import columns, show
+from p2p.identity import (
+    CA_FILE,
+    NAME,
+    REVOKED_FILE,
+    IdentityError,
+    PeerIdentity,
+    read_identity,
+    show_serial,
+)
 
 CA_DAYS: Final = 3_650
 NODE_DAYS: Final = 365
@@ -62,9 +71,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: Command, text: str
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text)
+    parser = add_leaf(commands, name, partial(_run, run), text)
     parser.add_argument("--dir", type=Path, required=True, metavar="CA", help="the authority's directory")
-    parser.set_defaults(run=partial(_run, run))
     return parser
 
 
@@ -83,42 +91,51 @@ def _run(command: Command, options: argparse.Namespace) -> int:
 
 def run_init(options: argparse.Namespace) -> int:
     authority = create_authority(options.dir, options.name, now=_now(), days=options.days)
-    end = authority.certificate.not_valid_after_utc
-    print(f"{options.dir / CA_FILE}: {options.name}, valid until {end:%Y-%m-%d}")
+    end, path = f"{authority.certificate.not_valid_after_utc:%Y-%m-%d}", options.dir / CA_FILE
+    members = {"file": str(path), "name": options.name, "validUntil": end}
+    show(options, [f"{path}: {options.name}, valid until {end}"], members)
     return 0
 
 
 def run_issue(options: argparse.Namespace) -> int:
     authority = open_authority(options.dir)
     certificate = authority.issue(options.out, options.name, options.validator, now=_now(), days=options.days)
-    peer, end = read_identity(certificate), certificate.not_valid_after_utc
-    print(
+    peer, end = read_identity(certificate), f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+    text = (
         f"{options.out}: {peer.name}, {describe_validator(peer.validator)}, "
-        f"serial number {show_serial(peer.serial)}, valid until {end:%Y-%m-%d}"
+        f"serial number {show_serial(peer.serial)}, valid until {end}"
     )
+    show(options, [text], {"directory": str(options.out), **_members(peer), "validUntil": end})
     return 0
 
 
 def run_list(options: argparse.Namespace) -> int:
-    now = _now()
+    now, members = _now(), []
+    table = columns("serial", "state", "valid until", "name", "validator")
     for one in open_authority(options.dir).issued():
         state = "revoked" if one.is_revoked else "expired" if one.expires < now else "valid"
-        peer = one.identity
-        print(
-            f"{show_serial(peer.serial)}  {state:<7}  {one.expires:%Y-%m-%d}  "
-            f"{peer.name}  {describe_validator(peer.validator)}"
-        )
+        peer, end = one.identity, f"{one.expires:%Y-%m-%d}"
+        table.add_row(show_serial(peer.serial), state, end, peer.name, describe_validator(peer.validator))
+        members.append({**_members(peer), "state": state, "validUntil": end})
+    show(options, table, members)
     return 0
 
 
 def run_revoke(options: argparse.Namespace) -> int:
     revoked = open_authority(options.dir).revoke(options.which, _now())
-    for peer in revoked:
-        print(f"{show_serial(peer.serial)}: revoked, {peer.name}")
-    if not revoked:
-        print(f"{options.which}: revoked already")
-    print(f"copy {options.dir / REVOKED_FILE} to the tls directory of every node")
+    lines = [f"{show_serial(peer.serial)}: revoked, {peer.name}" for peer in revoked]
+    path = options.dir / REVOKED_FILE
+    done = [
+        *(lines or [f"{options.which}: revoked already"]),
+        f"copy {path} to the tls directory of every node",
+    ]
+    show(options, done, {"revoked": [_members(peer) for peer in revoked], "file": str(path)})
     return 0
+
+
+def _members(peer: PeerIdentity) -> dict[str, str | None]:
+    validator = None if peer.validator is None else hex_of(peer.validator)
+    return {"serial": show_serial(peer.serial), "name": peer.name, "validator": validator}
 
 
 def issue_development(directory: Path, members: Sequence[tuple[str, Address | None]]) -> None:

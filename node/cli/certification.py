@@ -4,7 +4,6 @@ Clients of any node's JSON-RPC, for the people who install meters.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -20,12 +19,19 @@ from ctt_state.origin import SOURCES
 from ctt_state.units import Ms, Wh, hex_of
 from node.cli.onboarding import CERTIFY, CONFIRM, REFUSALS, REGISTER, REPORT, find, next_step
 from node.cli.options import address, format_kwh, format_time, kwh, positive_int
-from node.cli.transact import add_command, add_key, bounded, key_of, transact
+from node.cli.output import labelled, say, show
+from node.cli.transact import Sent, add_command, add_key, bounded, key_of, show_sent, transact
 from node.exits import Exit, Failure
 from node.keys import load_key
 
 NS_PER_MS: Final = 1_000_000
 QR_SCALE: Final = 8
+REPLACE: Final = """\
+Puts another meter in a meter's place, and loses no reading. The old meter reports where its registers ended, an
+operator certifies the new meter for the same source and power, the prosumer names it, it confirms and reports where its
+registers begin, and the old one is revoked. Steps whose keys are not given are left to others, and what is done already
+is not done again: run it once for each who has a key.
+"""
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -61,9 +67,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     _add_replace(add("replace", run_replace, "put another meter in a meter's place, and lose no reading"))
 
-    show = add("show", run_show, "who certified a meter, and whom it measures")
-    show.add_argument("meter", type=address, metavar="METER")
-    show.add_argument("--json", action="store_true", help="for programs")
+    shown = add("show", run_show, "show who certified a meter, and whom it measures")
+    shown.add_argument("meter", type=address, metavar="METER")
 
     qr = commands.add_parser("qr", help="a meter's address as a QR code", description=run_qr.__doc__)
     qr.add_argument("meter", type=address, metavar="METER")
@@ -72,12 +77,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _add_replace(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "The old meter reports where its registers ended, an operator certifies the new meter for the same source and "
-        "power, the prosumer names it, it confirms and reports where its registers begin, and the old one is revoked. "
-        "Steps whose keys are not given are left to others, and what is done already is not done again: run it once "
-        "for each who has a key."
-    )
+    parser.description = REPLACE
     parser.add_argument("prosumer", type=address, metavar="PROSUMER")
     parser.add_argument("old", type=address, metavar="OLD-METER")
     parser.add_argument("new", type=address, metavar="NEW-METER")
@@ -98,30 +98,41 @@ def _add_replace(parser: argparse.ArgumentParser) -> None:
 async def run_certify(client: Client, options: argparse.Namespace) -> None:
     source, power = SOURCES.index(options.source), options.max_power or 0
     key, call = key_of(options), "certifyMeter(address,uint8,uint64,bool)"
-    await transact(client, options, key, CTT, call, options.meter, source, power, options.concentrator)
-    print(f"{hex_of(options.meter)} is certified; the prosumer names it: ", end="")
-    print(REGISTER.format(meter=hex_of(options.meter)))
+    sent = await transact(client, options, key, CTT, call, options.meter, source, power, options.concentrator)
+    step = f"the prosumer names it: {REGISTER.format(meter=hex_of(options.meter))}"
+    members = {"meter": hex_of(options.meter), "certified": True, "next": step}
+    show_sent(options, sent, [f"{hex_of(options.meter)} is certified; {step}"], members)
 
 
 async def run_revoke(client: Client, options: argparse.Namespace) -> None:
-    await transact(client, options, key_of(options), CTT, "revokeMeter(address)", options.meter)
-    print(f"{hex_of(options.meter)} is certified no more; nothing that it says counts")
+    sent = await transact(client, options, key_of(options), CTT, "revokeMeter(address)", options.meter)
+    text = f"{hex_of(options.meter)} is certified no more; nothing that it says counts"
+    show_sent(options, sent, [text], {"meter": hex_of(options.meter), "certified": False})
 
 
 async def run_confirm(client: Client, options: argparse.Namespace) -> None:
-    await transact(client, options, key_of(options), CTT, "confirm(address)", options.prosumer)
-    print(f"{hex_of(options.prosumer)} is confirmed")
-    print(f"next: {await bounded(next_step(client, options.prosumer), options)}")
+    sent = await transact(client, options, key_of(options), CTT, "confirm(address)", options.prosumer)
+    step = await bounded(next_step(client, options.prosumer), options)
+    lines = [f"{hex_of(options.prosumer)} is confirmed", f"next: {step}"]
+    show_sent(options, sent, lines, {"prosumer": hex_of(options.prosumer), "next": step})
 
 
 async def run_report(client: Client, options: argparse.Namespace) -> None:
-    await _report(client, options, key_of(options), (options.import_wh, options.export_wh))
+    registers = (options.import_wh, options.export_wh)
+    now, sent = await _report(client, options, key_of(options), registers)
+    members = {"timeMs": now, "importWh": str(registers[0]), "exportWh": str(registers[1])}
+    show_sent(options, sent, [_taken(now, registers)], members)
 
 
-async def _report(client: Client, options: argparse.Namespace, key: bytes, registers: Sequence[Wh]) -> None:
+async def _report(
+    client: Client, options: argparse.Namespace, key: bytes, registers: Sequence[Wh]
+) -> tuple[Ms, Sent]:
     now, call = Ms(time.time_ns() // NS_PER_MS), "report(address,uint64,uint256,uint256)"
-    await transact(client, options, key, CTT, call, options.prosumer, now, *registers)
-    print(f"import {format_kwh(registers[0])}, export {format_kwh(registers[1])}: taken, {format_time(now)}")
+    return now, await transact(client, options, key, CTT, call, options.prosumer, now, *registers)
+
+
+def _taken(now: Ms, registers: Sequence[Wh]) -> str:
+    return f"import {format_kwh(registers[0])}, export {format_kwh(registers[1])}: taken, {format_time(now)}"
 
 
 async def run_show(client: Client, options: argparse.Namespace) -> None:
@@ -132,9 +143,6 @@ async def run_show(client: Client, options: argparse.Namespace) -> None:
         raise Failure(
             Exit.MISSING, f"{hex_of(options.meter)} was never certified; an operator does: {certify}"
         )
-    if options.json:
-        print(json.dumps(meter, indent=2))
-        return
     kind = "concentrator" if meter["concentrator"] else "meter"
     rows = {
         kind: meter["address"],
@@ -143,8 +151,7 @@ async def run_show(client: Client, options: argparse.Namespace) -> None:
         "power": meter["maxPower"] or "no limit",
         "prosumer": meter["prosumer"] or "none confirmed",
     }
-    for name, text in rows.items():
-        print(f"{name:<12} {text}")
+    show(options, labelled(rows), meter)
 
 
 def run_qr(options: argparse.Namespace) -> int:
@@ -198,15 +205,19 @@ async def run_replace(client: Client, options: argparse.Namespace) -> None:
             "where did the old registers end? --end IMPORT EXPORT in kWh, or --end-unknown: then what the old meter "
             "measured since its last reading is on no bill of the chain's",
         )
+    steps = []
     for step in _steps(client, options, swap):
-        if step.is_done(await bounded(_look(client, options), options)):
-            print(f"done      {step.what}", flush=True)
+        is_done = step.is_done(await bounded(_look(client, options), options))
+        steps.append({"step": step.what, "wasDone": is_done})
+        if is_done:
+            say(options, f"done      {step.what}")
         elif step.key is None:
             raise Failure(Exit.PERMISSION, f"next: {step.what}: {step.otherwise}")
         else:
-            print(f"now       {step.what}", flush=True)
+            say(options, f"now       {step.what}")
             await step.act(step.key)
-    print(f"{hex_of(options.new)} measures {hex_of(options.prosumer)}")
+    members = {"prosumer": hex_of(options.prosumer), "meter": hex_of(options.new), "steps": steps}
+    show(options, [f"{members['meter']} measures {members['prosumer']}"], members)
 
 
 async def _look(client: Client, options: argparse.Namespace) -> Swap:
@@ -233,7 +244,11 @@ def _steps(client: Client, options: argparse.Namespace, swap: Swap) -> list[Step
         return act
 
     def reading(registers: Sequence[Wh] | None) -> Callable[[Path], Awaitable[None]]:
-        return lambda key: _report(client, options, load_key(key), registers or ())
+        async def act(key: Path) -> None:
+            now, _ = await _report(client, options, load_key(key), registers or ())
+            say(options, _taken(now, registers or ()))
+
+        return act
 
     source, power = SOURCES.index(swap.old["source"]), int(swap.old["maxPowerW"] or 0)
     return [

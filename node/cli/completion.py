@@ -9,8 +9,8 @@ import shtab
 
 EPILOG: Final = """\
 examples:
-  source <(ctt completion bash)                                            for this shell
-  ctt completion bash > ~/.local/share/bash-completion/completions/ctt     for all to come
+  source <(ctt completion bash)                                           # for this shell
+  ctt completion bash > ~/.local/share/bash-completion/completions/ctt    # for all to come
   ctt completion zsh > "${fpath[1]}/_ctt"
 """
 

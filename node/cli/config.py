@@ -1,15 +1,13 @@
 """`ctt config show`: with which settings `ctt run` would run, and where each comes from."""
 
 import argparse
-import json
 from typing import Any, Final
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from node.cli import run as run_command
+from node.cli.options import add_json
+from node.cli.output import columns, show
 from node.cli.settings import names
 from rpc.access import Role
 
@@ -24,14 +22,17 @@ examples:
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser("config", help="show a node's settings, and where each comes from")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    show = commands.add_parser(
-        "show", help="all settings with their sources", description=__doc__, epilog=EPILOG
+    parser = subparsers.add_parser(
+        "config",
+        help="show a node's settings, and where each comes from",
+        description="What a node would run with.",
+        epilog=EPILOG,
     )
-    run_command.add_options(show)
-    show.add_argument("--json", action="store_true", help="for programs")
-    show.set_defaults(run=lambda options: run(show, options))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    shown = commands.add_parser("show", help="all settings with their sources", description=__doc__)
+    run_command.add_options(shown)
+    add_json(shown)
+    shown.set_defaults(run=lambda options: run(shown, options))
 
 
 def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -39,15 +40,15 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         name: (_text(getattr(options, member)), options.sources.get(name, "default"))
         for name, member in names(parser)
     }
-    if options.json:
-        members = {name: {"value": value, "source": source} for name, (value, source) in settings.items()}
-        print(json.dumps(members, indent=2))
-        return 0
-    table = Table("setting", "value", "from", box=SIMPLE_HEAD, pad_edge=False)
+    table = columns("setting", "value", "from")
     for name, (value, source) in settings.items():
-        shown = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
-        table.add_row(name, Text(shown), Text(source, style="dim" if source == "default" else ""))
-    Console(soft_wrap=True).print(table)
+        text = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+        table.add_row(name, Text(text), Text(source, style="dim" if source == "default" else ""))
+    show(
+        options,
+        table,
+        {name: {"value": value, "source": source} for name, (value, source) in settings.items()},
+    )
     return 0
 
 

@@ -19,7 +19,8 @@ from apps.meter.reading import ReadingRefused, Registers
 from ctt_state.modules.ctt import CTT
 from ctt_state.units import Address, Ms
 from node.cli.onboarding import REFUSALS
-from node.cli.options import address, format_time, port, positive_int, seconds
+from node.cli.options import add_leaf, address, format_time, port, positive_int, seconds
+from node.cli.output import say, show
 from node.cli.transact import RPC_URL, rpc_url
 from node.exits import Exit, Failure
 from node.keys import load_key
@@ -33,12 +34,24 @@ FAILURES: Final[dict[type[Exception], Exit]] = {
     OSError: Exit.MISSING,
 }
 EXPECTED: Final[tuple[type[Exception], ...]] = (RpcError, *FAILURES)
+RUN: Final = """\
+Reads meters and reports to the chain until it is stopped; if all sources are files, until all they say is on the
+chain. What was read survives a crash, and is sent once there is a network.
+"""
+IMPORT: Final = """\
+Sums up the intervals of Green Button files to registers and reports these. The first reading is the baseline: an
+import of a new meter begins at zero. What has been reported is not reported again.
+"""
+SIMULATE: Final = """\
+Plays homes that live a June day from standard load profiles, every second one with PV, behind one concentrator: as
+many readings as there are homes each quarter hour, by reportBatch.
+"""
 RAW_SHOWN: Final = 200  # characters of an interval's source that are kept with it
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Below `ctt meter`."""
-    run = commands.add_parser("run", help="the gateway: pass on what meters say", description=_run.__doc__)
+    run = commands.add_parser("run", help="the gateway: pass on what meters say", description=RUN)
     run.add_argument("settings", type=Path, metavar="FILE.toml", help="meters, key and outbox: docs/METER.md")
     run.add_argument(
         "--metrics-port",
@@ -48,9 +61,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     run.set_defaults(run=_run)
 
-    past = commands.add_parser(
-        "import", help="report a home's past from Green Button files", description=_import.__doc__
-    )
+    past = add_leaf(commands, "import", _import, "report a home's past from Green Button files")
+    past.description = IMPORT
     past.add_argument("prosumer", type=address, metavar="PROSUMER")
     past.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Green Button XML (ESPI) or CSV")
     past.add_argument(
@@ -64,10 +76,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--zone", type=_zone, metavar="ZONE", help="of the times in CSV, such as Europe/Amsterdam"
     )
     past.add_argument("--rpc", type=rpc_url, default=RPC_URL, metavar="URL", help="default: %(default)s")
-    past.set_defaults(run=_import)
 
     play = commands.add_parser(
-        "simulate", help="play a neighbourhood's meters, for demonstrations", description=_simulate.__doc__
+        "simulate", help="play a neighbourhood's meters, for demonstrations", description=SIMULATE
     )
     play.add_argument("--meters", type=positive_int, default=100, metavar="N", help="default: %(default)s")
     play.add_argument(
@@ -95,8 +106,6 @@ def _zone(text: str) -> ZoneInfo:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Reads meters and reports to the chain until it is stopped; if all sources are files, until all they say is on the
-    chain. What was read survives a crash, and is sent once there is a network."""
     try:
         from apps.meter import gateway, settings
     except ModuleNotFoundError as missing:
@@ -125,8 +134,6 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    """Sums up the intervals of Green Button files to registers and reports these. The first reading is the baseline:
-    an import of a new meter begins at zero. What has been reported is not reported again."""
     key = load_key(options.key, options.password_file)
     content = [_read_file(path) for path in options.files]
 
@@ -137,23 +144,31 @@ def _import(options: argparse.Namespace) -> int:
             last = outbox.last(options.prosumer) or await _last_on_chain(client, options.prosumer)
             taken = _imported(options, content, last)
             outbox.take(taken)
-            _tell(f"{len(taken)} readings of {len(content)} files are in {options.outbox}")
+            say(options, f"{len(taken)} readings of {len(content)} files are in {options.outbox}")
             sender = Sender(client, outbox, key, REFUSALS.explain_revert)
             sending = asyncio.create_task(sender.run(until_empty=True))
             while not (await asyncio.wait([sending], timeout=5))[0] and sender.health.trouble:
-                _tell(f"{outbox.counts().waiting} wait: {sender.health.trouble}")
+                say(options, f"{outbox.counts().waiting} wait: {sender.health.trouble}")
             await sending
-        for row, reason in reversed(outbox.refusals(outbox.counts().refused)):
-            _tell(f"refused: the reading of {format_time(row.registers.time_ms)}: {reason}")
-        counts = outbox.counts()
-        _tell(f"{counts.final} readings are on the chain, {counts.refused} were refused by it")
+        _show_imported(options, outbox, len(taken))
 
     return _with_outbox(options.outbox, work)
 
 
+def _show_imported(options: argparse.Namespace, outbox: Outbox, taken: int) -> None:
+    counts = outbox.counts()
+    refused = [(row.registers.time_ms, reason) for row, reason in reversed(outbox.refusals(counts.refused))]
+    lines = [f"refused: the reading of {format_time(time_ms)}: {reason}" for time_ms, reason in refused]
+    lines.append(f"{counts.final} readings are on the chain, {counts.refused} were refused by it")
+    members = {
+        "taken": taken,
+        "final": counts.final,
+        "refused": [{"timeMs": time_ms, "reason": reason} for time_ms, reason in refused],
+    }
+    show(options, lines, members)
+
+
 def _simulate(options: argparse.Namespace) -> int:
-    """Homes that live a June day from standard load profiles, every second one with PV, behind one concentrator: as
-    many readings as there are homes each quarter hour, by reportBatch."""
     from apps.meter import simulate
 
     operator_key = load_key(options.operator_key)

@@ -277,7 +277,7 @@ def summarise_standing(standing: Standing, names: Names) -> dict[str, object]:
         "validators": _summarise_set(standing.present, names),
         "nextValidators": None if following is None else _summarise_set(following, names),
         "votesNeeded": standing.votes_needed,
-        "proposals": [_summarise_proposal(each, standing) for each in standing.proposals],
+        "proposals": [summarise_proposal(each, standing) for each in standing.proposals],
         "offences": [_summarise_offence(each, standing) for each in standing.offences],
     }
 
@@ -289,7 +289,7 @@ def _summarise_set(members: ValidatorSet, names: Names) -> list[dict[str, object
     ]
 
 
-def _summarise_proposal(proposal: Proposal, standing: Standing) -> dict[str, object]:
+def summarise_proposal(proposal: Proposal, standing: Standing) -> dict[str, object]:
     return {
         "number": proposal.number,
         "change": proposal.change.name.lower(),

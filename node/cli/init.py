@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -17,7 +18,8 @@ from ctt_state.genesis import Genesis, development_key, load_genesis
 from ctt_state.units import hex_of
 from node.cli.bootstrap import Bootstrap, Task, TrustedBlock
 from node.cli.network import load_node_identity
-from node.cli.options import add_directory, block_of_height, named_peer
+from node.cli.options import add_directory, add_json, block_of_height, named_peer
+from node.cli.output import say, show
 from node.exits import Exit, Failure
 from node.journal import JOURNAL_FILE, NO_MARKS, VOTES, Journal, Marks, Place
 from node.keys import KEY_FILE, create_key, load_key
@@ -35,7 +37,7 @@ signatures prove, instead of executing everything since block 0. Its certificate
 Peers are asked in their order until one has given all.
 
 examples:
-  ctt init --dir data/node                                          from ./genesis.json, for development
+  ctt init --dir data/node                                          # from ./genesis.json, for development
   ctt init --dir /var/lib/ctt --genesis grid.json --key validator.key
   ctt init --dir /var/lib/ctt --genesis grid.json --follower
   ctt init --dir /var/lib/ctt --genesis grid.json --follower --from-peer grid-1=10.0.0.1:30303
@@ -72,27 +74,37 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="HEIGHT:HASH",
         help="with --from-peer: the last block of an epoch that is known to be final; proofs begin there",
     )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     document = read_genesis(options.genesis)
     key = _choose_key(options, load_genesis(document))
+    begun = None
     if options.from_peer:
-        _join(options, document, key)
+        begun = _join(options, document, key)
     elif options.checkpoint is not None:
         raise Failure(
             Exit.USAGE, "--checkpoint says where proofs begin that --from-peer brings: it needs one"
         )
     else:
         initialise(options.dir, document, key)
-    if key is None or (options.dir / VOTES / JOURNAL_FILE).exists():
-        print(f"{options.dir}: ready; start it with: ctt run --dir {options.dir}")
-    else:
-        print(
-            f"{options.dir}: the key was here before, its vote journal is not: if it never voted, "
-            f"'ctt journal init --dir {options.dir} --i-am-sure'; else see docs/OPERATIONS.md"
-        )
+    directory = options.dir
+    is_ready = key is None or (directory / VOTES / JOURNAL_FILE).exists()
+    text = (
+        f"{directory}: ready; start it with: ctt run --dir {directory}"
+        if is_ready
+        else f"{directory}: the key was here before, its vote journal is not: if it never voted, "
+        f"'ctt journal init --dir {directory} --i-am-sure'; else see docs/OPERATIONS.md"
+    )
+    members = {
+        "directory": str(directory),
+        "consensusKey": None if key is None else hex_of(public_key(key)),
+        "isReady": is_ready,
+        "from": begun,
+    }
+    show(options, [text], members)
     return 0
 
 
@@ -124,8 +136,9 @@ def initialise(directory: Path, document: bytes, key: bytes | None) -> None:
     _place_key(directory, genesis, key, NO_MARKS)
 
 
-def _join(options: argparse.Namespace, document: bytes, key: bytes | None) -> None:
-    """The same with a recent state, from peers: a key that has no journal here votes above the state's block only."""
+def _join(options: argparse.Namespace, document: bytes, key: bytes | None) -> dict[str, Any]:
+    """The same with a recent state, from peers: a key that has no journal here votes above the state's block only.
+    Tells where it begins."""
     directory, genesis = options.dir, load_genesis(document)
     _check_time_and_key(directory, genesis, key)
     check_absent(directory, genesis.hash)  # before anyone is asked
@@ -145,11 +158,19 @@ def _join(options: argparse.Namespace, document: bytes, key: bytes | None) -> No
     marks = Marks(floor=Place(header.epoch, view), height=header.height)
     _place_key(directory, genesis, key, marks)
     for failure in begun.failures:
-        print(failure)
-    print(
+        say(options, str(failure))
+    say(
+        options,
         f"{directory}: begins with block {header.height:,} {hex_of(header.hash)} of epoch {header.epoch:,}, "
-        f"{begun.records:,} records from {begun.peer}"
+        f"{begun.records:,} records from {begun.peer}",
     )
+    return {
+        "peer": begun.peer,
+        "height": header.height,
+        "blockHash": hex_of(header.hash),
+        "epoch": header.epoch,
+        "records": begun.records,
+    }
 
 
 def _check_time_and_key(directory: Path, genesis: Genesis, key: bytes | None) -> None:

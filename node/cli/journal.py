@@ -10,7 +10,8 @@ from typing import Any, Final
 from ctt_state.block import Block, Header
 from ctt_state.crypto import public_key
 from ctt_state.units import UINT64_MAX, Height, hex_of
-from node.cli.options import add_directory, positive_int
+from node.cli.options import add_directory, add_leaf, positive_int
+from node.cli.output import show
 from node.datadir import DirectoryLock, StorageDamaged
 from node.exits import Exit, Failure
 from node.journal import (
@@ -40,10 +41,10 @@ or below them. Stop the old node for good before you export: votes that it casts
 
 examples:
   ctt journal show --dir /var/lib/ctt
-  ctt journal export --dir /var/lib/ctt > marks.json       on the old machine
-  ctt journal import --dir /var/lib/ctt marks.json         on the new one, after ctt init with the same key
-  ctt journal init --dir /var/lib/ctt --i-am-sure          for a key that has never voted
-  ctt journal init --dir /var/lib/ctt --first-epoch 1042   for one that has, and whose journal is lost
+  ctt journal export --dir /var/lib/ctt > marks.json        # on the old machine
+  ctt journal import --dir /var/lib/ctt marks.json          # on the new one, after ctt init with the same key
+  ctt journal init --dir /var/lib/ctt --i-am-sure           # for a key that has never voted
+  ctt journal init --dir /var/lib/ctt --first-epoch 1042    # for one that has, and whose journal is lost
 """
 
 Command = Callable[[argparse.Namespace], int]
@@ -57,9 +58,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog=EPILOG,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    show = _add_command(commands, "show", run_show, "show what the journal says; a node may be running")
-    show.add_argument("--json", action="store_true", help="for programs")
-    _add_command(commands, "export", run_export, "print the marks as JSON, while no node runs")
+    _add_command(commands, "show", run_show, "show what the journal says; a node may be running")
+    _add_command(commands, "export", run_export, "print the marks, always as JSON, while no node runs")
     bring = _add_command(commands, "import", run_import, "cast nothing at or below exported marks any more")
     bring.add_argument("file", type=Path, metavar="FILE")
     begin = _add_command(commands, "init", run_init, "begin a journal where there is none")
@@ -75,19 +75,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: Command, text: str
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text)
+    parser = add_leaf(commands, name, run, text)
     add_directory(parser)
-    parser.set_defaults(run=run)
     return parser
 
 
 def run_show(options: argparse.Namespace) -> int:
     contents = read_journal(options.dir)
-    if options.json:
-        print(json.dumps(_summarise(options.dir, contents), indent=2))
-        return 0
-    for name, text in _describe(options.dir, contents):
-        print(f"{name:<16} {text}")
+    lines = [f"{name:<16} {text}" for name, text in _describe(options.dir, contents)]
+    show(options, lines, _summarise(options.dir, contents))
     return 0
 
 
@@ -122,7 +118,7 @@ def run_import(options: argparse.Namespace) -> int:
                 journal.close()
         else:
             Journal.create(options.dir, store.genesis_hash, key, marks._replace(height=head.height))
-    return _tell_start(options.dir)
+    return _tell_start(options)
 
 
 def run_init(options: argparse.Namespace) -> int:
@@ -138,7 +134,7 @@ def run_init(options: argparse.Namespace) -> int:
             _check_first_epoch(options.first_epoch, head)
             marks = silent_through(Place(options.first_epoch, 0))
         Journal.create(options.dir, store.genesis_hash, key, marks._replace(height=head.height))
-    return _tell_start(options.dir)
+    return _tell_start(options)
 
 
 def _check_first_epoch(epoch: int, head: Header) -> None:
@@ -151,9 +147,10 @@ def _check_first_epoch(epoch: int, head: Header) -> None:
         )
 
 
-def _tell_start(directory: Path) -> int:
-    epoch, view = read_journal(directory).marks.floor
-    print(f"{journal_path(directory)}: ready; this key votes from epoch {epoch}, view {view + 1} on")
+def _tell_start(options: argparse.Namespace) -> int:
+    (epoch, view), path = read_journal(options.dir).marks.floor, journal_path(options.dir)
+    text = f"{path}: ready; this key votes from epoch {epoch}, view {view + 1} on"
+    show(options, [text], {"path": str(path), "epoch": epoch, "view": view + 1})
     return 0
 
 

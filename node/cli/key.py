@@ -1,13 +1,14 @@
 """`ctt key`: keys in files of their own, bare or under a password."""
 
 import argparse
-import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from ctt_state.crypto import address_of, public_key
 from ctt_state.units import hex_of
+from node.cli.options import add_leaf
+from node.cli.output import columns, labelled, show
 from node.exits import Exit, Failure
 from node.keys import (
     create_key,
@@ -25,10 +26,12 @@ from a file. What is printed is public: what the genesis document says of a vali
 nodes with one key sign against each other: never copy it to a machine while another runs with it.
 
 examples:
-  ctt key new validator.key                    a bare key, readable by you only
-  ctt key new home.json --keystore             under a password, asked for twice
-  ctt key import home.json --from home.key     a copy under a password; then home.key can go
-  ctt key change home.json                     another password
+  ctt key new validator.key                   # a bare key, readable by you only
+  ctt key new home.json --keystore            # under a password, asked for twice
+  ctt key show validator.key --json
+  ctt key import home.json --from home.key    # a copy under a password; then home.key can go
+  ctt key export home.json --to home.key
+  ctt key change home.json                    # another password
   ctt key list keys/
 """
 
@@ -38,15 +41,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "key", help="make, show, keep and move keys", description=__doc__, epilog=EPILOG
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        command.set_defaults(run=run)
-        return command
-
+    add = partial(add_leaf, commands)
     new = add("new", run_new, "make a key, and print its public part")
     new.add_argument("--keystore", action="store_true", help="under a password (default: bare)")
-    show = add("show", run_show, "print the public part of a key")
+    shown = add("show", run_show, "print the public part of a key")
     imported = add("import", run_import, "copy a key into a new keystore")
     imported.add_argument(
         "--from", dest="source", type=Path, required=True, metavar="FILE", help="bare, or a keystore"
@@ -54,9 +52,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     export = add("export", run_export, "copy a keystore's key into a new file, bare")
     export.add_argument("--to", type=Path, required=True, metavar="FILE")
     change = add("change", run_change, "give a keystore another password")
-    for command in (new, show, imported, export, change):
+    for command in (new, shown, imported, export, change):
         command.add_argument("file", type=Path, metavar="FILE")
-    for command in (show, imported, export, change):
+    for command in (shown, imported, export, change):
         command.add_argument(
             "--password-file", type=Path, metavar="FILE", help="of the keystore that is read"
         )
@@ -67,7 +65,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     listed = add("list", run_list, "list the keys in a directory: address, kind, file")
     listed.add_argument("directory", type=Path, metavar="DIR")
-    listed.add_argument("--json", action="store_true", help="for programs")
 
 
 def run_new(options: argparse.Namespace) -> int:
@@ -76,23 +73,23 @@ def run_new(options: argparse.Namespace) -> int:
         create_key_file(options.file, encrypt_key(key, new_password(options.file, options.new_password_file)))
     else:
         create_key(options.file, key)
-    return _show(key)
+    return _show(options, key)
 
 
 def run_show(options: argparse.Namespace) -> int:
-    return _show(load_key(options.file, options.password_file))
+    return _show(options, load_key(options.file, options.password_file))
 
 
 def run_import(options: argparse.Namespace) -> int:
     key = load_key(options.source, options.password_file)
     create_key_file(options.file, encrypt_key(key, new_password(options.file, options.new_password_file)))
-    return _show(key)
+    return _show(options, key)
 
 
 def run_export(options: argparse.Namespace) -> int:
     key = load_key(options.file, options.password_file)
     create_key(options.to, key)
-    return _show(key)
+    return _show(options, key)
 
 
 def run_change(options: argparse.Namespace) -> int:
@@ -104,7 +101,7 @@ def run_change(options: argparse.Namespace) -> int:
         )
     key = load_key(options.file, options.password_file)
     replace_key_file(options.file, encrypt_key(key, new_password(options.file, options.new_password_file)))
-    return _show(key)
+    return _show(options, key)
 
 
 def run_list(options: argparse.Namespace) -> int:
@@ -116,11 +113,10 @@ def run_list(options: argparse.Namespace) -> int:
     except OSError as fault:
         raise Failure(Exit.MISSING, f"{options.directory}: {fault.strerror}") from None
     rows = [row for row in map(_describe, files) if row]
-    if options.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        for row in rows:
-            print(f"{row['address']}  {row['kind']:<8}  {row['file']}")
+    table = columns("address", "kind", "file")
+    for row in rows:
+        table.add_row(*row.values())
+    show(options, table, rows)
     return 0
 
 
@@ -137,6 +133,8 @@ def _describe(path: Path) -> dict[str, str] | None:
     return {"address": address, "kind": kind, "file": str(path)} if address else None
 
 
-def _show(key: bytes) -> int:
-    print(json.dumps({"address": hex_of(address_of(key)), "consensusKey": hex_of(public_key(key))}, indent=2))
+def _show(options: argparse.Namespace, key: bytes) -> int:
+    address, consensus_key = hex_of(address_of(key)), hex_of(public_key(key))
+    lines = labelled({"address": address, "consensus key": consensus_key})
+    show(options, lines, {"address": address, "consensusKey": consensus_key})
     return 0

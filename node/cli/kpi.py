@@ -11,15 +11,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-
 from apps.kpi.export import EPOCH, TooLarge, as_json, write_csv, write_parquet
 from apps.kpi.factors import Factors, InvalidFactors, read_factors
 from apps.kpi.history import History, NoHistory, day_span, open_history
 from apps.kpi.indicators import Indicators, Span, Terms, indicators
 from ctt_state.units import MS_PER_HOUR, hex_of
-from node.cli.options import DECIMALS, address, day
+from node.cli.options import DECIMALS, add_json, address, day
+from node.cli.output import columns, print_table
 from node.exits import Exit, Failure
 
 EPILOG: Final = """\
@@ -30,7 +28,6 @@ examples:
 """
 MG_PER_KG: Final = 1_000_000
 WEI_PER_COIN: Final = 10**DECIMALS
-WIDTH: Final = 1_000  # of tables, none of which is cut to that of the screen
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -59,7 +56,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", type=Path, metavar="FILE", help="write a table of all figures")
     form.add_argument("--parquet", type=Path, metavar="FILE", help="the same for data tools; needs pyarrow")
-    form.add_argument("--json", action="store_true", help="the same for programs")
+    add_json(form)
     parser.set_defaults(run=run)
 
 
@@ -138,14 +135,10 @@ def _write(rows: list[Indicators], options: argparse.Namespace) -> None:
 
 
 def _show(rows: list[Indicators]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for title in ("from", "home"):
-        table.add_column(title, no_wrap=True)
-    for title in (
-        *("produced kWh", "consumed kWh", "self-consumption", "self-sufficiency", "renewable", "shared kWh"),
-        *("savings", "CO2 kg", "avoided kg"),
-    ):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = columns(
+        *("from", "home", "produced kWh>", "consumed kWh>", "self-consumption>", "self-sufficiency>"),
+        *("renewable>", "shared kWh>", "savings>", "CO2 kg>", "avoided kg>"),
+    )
     for row in rows:
         table.add_row(
             f"{EPOCH + timedelta(milliseconds=row.span.start_ms):%Y-%m-%d %H:%M}Z",
@@ -156,7 +149,7 @@ def _show(rows: list[Indicators]) -> None:
             f"{Decimal(row.savings_wei) / WEI_PER_COIN:,.4f}",
             *[f"{Decimal(mg) / MG_PER_KG:,.3f}" for mg in (row.co2_mg, row.co2_avoided_mg)],
         )
-    Console(width=WIDTH, soft_wrap=True, highlight=False).print(table)
+    print_table(table)
 
 
 def _percent(share: Decimal | None) -> str:

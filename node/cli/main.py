@@ -4,13 +4,14 @@ import argparse
 import difflib
 import importlib
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 from ctt_state.errors import InvalidGenesis
 from node import VERSION
-from node.cli.logs import say_bug, say_failure
+from node.cli.logs import error_document, say_bug, say_failure, say_refused
 from node.cli.settings import Setting
 from node.exits import Exit, Failure
 
@@ -44,14 +45,15 @@ COMMANDS: Final = (
     "abi",
     "completion",
 )
-FAULTS_SHOWN_MAX: Final = 100
+EXAMPLE: Final = re.compile(r"^ {2}\S(?:.*\\\n)*.*$", re.MULTILINE)
 EPILOG: Final = """\
 examples:
-  ctt devnet --dir data/devnet                         a network of one, with a street of homes living on it
-  ctt init --dir data/node --genesis genesis.json      then:
+  ctt devnet --dir data/devnet                       # a network of one, with a street of homes living on it
+  ctt init --dir data/node --genesis genesis.json    # then:
   ctt run --dir data/node
 
-Each command explains itself: ctt COMMAND --help. Exit codes: docs/OPERATIONS.md.
+Each command explains itself: ctt COMMAND --help. With --json a command prints one document on standard output, and why
+it failed as {"error": ...} on standard error. Exit codes: docs/OPERATIONS.md.
 """
 
 
@@ -61,6 +63,8 @@ class Parser(argparse.ArgumentParser):
     # Of a command that has settings: those of the file and the environment.
     settings: Callable[["Parser", Sequence[str]], Sequence[Setting]] | None = None
 
+    _words: Sequence[str] = ()  # that it was called with
+
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         options.setdefault("allow_abbrev", False)  # what is short for one option may later be short for two
@@ -69,6 +73,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Each command's parser itself refuses what it does not know, before it misses what was misspelt. Of a command
         that has settings the options also have `sources`: who says each that is no default."""
+        self._words = args or ()
         if misspelt := self._find_unknown(args or ()):
             self.error(self._explain_unknown(misspelt))
         found = self.settings(self, args) if self.settings and not {"-h", "--help"} & set(args) else ()
@@ -81,7 +86,8 @@ class Parser(argparse.ArgumentParser):
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
-        self.exit(Exit.USAGE, f"{self.prog}: {message.removeprefix('argument ')}; see {self.prog} --help\n")
+        text = f"{self.prog}: {message.removeprefix('argument ')}; see {self.prog} --help"
+        self.exit(Exit.USAGE, f"{error_document(Exit.USAGE, text) if '--json' in self._words else text}\n")
 
     def _find_unknown(self, words: Sequence[str]) -> str | None:
         """An option that is not this parser's, before a subcommand's name and `--`."""
@@ -119,13 +125,36 @@ def build_parser(command: str = "") -> Parser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in (command,) if command in COMMANDS else () if command == "--version" else COMMANDS:
         importlib.import_module(f"node.cli.{name}").add_parser(subparsers)
+    for each in set(subparsers.choices.values()):
+        _hand_examples_down(each)
     return parser
+
+
+def subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Those of a command, in the order of its help."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
+
+
+def examples(parser: argparse.ArgumentParser) -> Sequence[str]:
+    """Those in the parser's help, each a line of a shell, or several that end with a backslash."""
+    return [each for each in EXAMPLE.findall(parser.epilog or "") if "ctt " in each]
+
+
+def _hand_examples_down(parser: argparse.ArgumentParser) -> None:
+    """A subcommand without an epilog has its part of the examples above."""
+    for command in subcommands(parser):
+        own = [each for each in examples(parser) if f"{command.prog} " in f"{each} "]
+        if command.epilog is None and own:
+            command.epilog = "\n".join([f"example{'s' if len(own) > 1 else ''}:", *own])
+        _hand_examples_down(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code; expected failures are a line on standard error, or one for each fault of a document."""
     words = sys.argv[1:] if arguments is None else arguments
-    options = argparse.Namespace()
+    options = argparse.Namespace(json="--json" in words)
     try:
         options = build_parser(next(iter(words), "")).parse_args(words)
         code: int = options.run(options)
@@ -134,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_failure(options, failure)
         return failure.exit_code
     except InvalidGenesis as invalid:
-        print(f"ctt: the genesis document is refused:\n{_list_faults(invalid)}", file=sys.stderr)
+        say_refused(options, invalid)
         return Exit.CONFIGURATION
     except KeyboardInterrupt:
         return 130
@@ -147,12 +176,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_bug(options, bug)
         return Exit.BROKEN
     return code
-
-
-def _list_faults(invalid: InvalidGenesis) -> str:
-    lines = [f"  {path}: {text}" for path, text in invalid.faults[:FAULTS_SHOWN_MAX]]
-    over = len(invalid.faults) - len(lines)
-    return "\n".join([*lines, *([f"  and {over} more"] if over else [])])
 
 
 if __name__ == "__main__":

@@ -16,12 +16,10 @@ from ctt_state.crypto import address_of
 from ctt_state.modules.market import MARKET
 from ctt_state.units import UINT64_MAX, Address, hex_of
 from node.cli.book import (
-    columns,
     kwh_of,
     price_of,
     print_book,
     print_stairs,
-    print_table,
     rounded_price,
     wishes_of,
 )
@@ -36,9 +34,11 @@ from node.cli.options import (
     partner_price,
     positive_int,
     price_per_kwh,
+    sentence,
     source_price,
 )
-from node.cli.transact import Foretold, Refusals, Sent, add_command, add_dealing, bounded, deal, key_of, show
+from node.cli.output import columns, print_table, show
+from node.cli.transact import Foretold, Refusals, add_command, add_dealing, bounded, deal, key_of, show_sent
 from node.exits import Exit, Failure
 
 SEE: Final = "ctt market orders"
@@ -48,11 +48,15 @@ has one bid and one ask at most; another one replaces it.
 
 examples:
   ctt market show
+  ctt market orders 0x70997970C51812dc3A010C7d01b50e0d17dc79C8
+  ctt market auctions --limit 5 --json
   ctt market bid 8 0.20 --source solar=0.25 --key alice.key --dry-run
   ctt market ask 2.5 0.16 --auctions 96 --key bob.key
   ctt market cancel 17 --key bob.key
   ctt market mandate grant 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --energy 50 --spend 10.00 --buy-limit 0.25 \\
       --sell-limit 0.12 --auctions 2688 --key alice.key
+  ctt market mandate show 0xb57F333Ee9520ADF12630bD60Fe07169A08a9B20 0x70997970C51812dc3A010C7d01b50e0d17dc79C8
+  ctt market mandate revoke 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --key alice.key
 """
 PAGE_MAX: Final = 100
 HISTORY: Final = 40  # auctions in the run of prices
@@ -100,8 +104,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     past = add("auctions", run_auctions, "show what auctions came to, newest first")
     past.add_argument("--limit", type=_page, default=20, metavar="N", help="how many (default: 20)")
     past.add_argument("--from", dest="first", type=positive_int, metavar="NUMBER", help="default: the newest")
-    for command in (shown, orders, past):
-        command.add_argument("--json", action="store_true", help="for programs")
 
     bid = add("bid", partial(_run_order, is_bid=True), "buy up to so much energy")
     ask = add("ask", partial(_run_order, is_bid=False), "sell up to so much energy")
@@ -153,7 +155,7 @@ def _add_expiry(parser: argparse.ArgumentParser, *, is_required: bool) -> None:
 
 def _add_mandates(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     text = "let a platform trade for an account within limits"
-    parser = commands.add_parser("mandate", help=text, description=text)
+    parser = commands.add_parser("mandate", help=text, description=sentence(text))
     add = partial(
         add_command,
         parser.add_subparsers(title="commands", metavar="COMMAND", required=True),
@@ -177,7 +179,6 @@ def _add_mandates(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     shown = add("show", run_mandate, "show what is left of a mandate")
     shown.add_argument("owner", type=address, metavar="OWNER")
     shown.add_argument("platform", type=address, metavar="PLATFORM")
-    shown.add_argument("--json", action="store_true", help="for programs")
 
 
 def _page(text: str) -> int:
@@ -204,7 +205,7 @@ async def _run_order(client: Client, options: argparse.Namespace, *, is_bid: boo
     sent = await deal(client, options, key, MARKET, signature, *arguments, see=SEE, foresee=foresee)
     if sent is not None:
         number = sent.events["OrderPlaced"]["orderId"]
-        _told(options, sent, f"order {number} stands {_until_words(until)}", {"orderId": number})
+        show_sent(options, sent, [f"order {number} stands {_until_words(until)}"], {"orderId": number})
 
 
 def _order_call(options: argparse.Namespace, *, is_bid: bool, until: int) -> tuple[str, tuple[Any, ...]]:
@@ -268,11 +269,7 @@ async def _deal_plainly(
 
     sent = await deal(client, options, key, MARKET, signature, *arguments, see=SEE, foresee=foresee)
     if sent is not None:
-        _told(options, sent, text, {})
-
-
-def _told(options: argparse.Namespace, sent: Sent, text: str, members: dict[str, Any]) -> None:
-    show(options, [text], {"transaction": sent.transaction, "block": sent.block, **members})
+        show_sent(options, sent, [text], {})
 
 
 async def _expiry(client: Client, options: argparse.Namespace) -> int:

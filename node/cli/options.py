@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
@@ -244,6 +245,28 @@ def quota(text: str) -> tuple[Role, int]:
             f"{text[:80]!a} is not ROLE=N, such as public=50; roles: {', '.join(ROLES)}"
         )
     return ROLES[match["role"]], positive_int(match["units"])
+
+
+def add_leaf(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+) -> argparse.ArgumentParser:
+    """A subcommand that prints a result. Its examples stand in the help of the command above (see `main.Parser`)."""
+    parser = commands.add_parser(name, help=text, description=sentence(text))
+    add_json(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def add_json(parser: argparse._ActionsContainer) -> None:
+    """For each command that prints a result (see `output.show`)."""
+    parser.add_argument("--json", action="store_true", help="one JSON document, for programs")
 
 
 def add_directory(parser: argparse.ArgumentParser) -> None:

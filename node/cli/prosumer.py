@@ -4,7 +4,6 @@ A client of any node's JSON-RPC.
 """
 
 import argparse
-import json
 from functools import partial
 from typing import Any, Final
 
@@ -13,7 +12,8 @@ from ctt_state.modules.ctt import CTT
 from ctt_state.units import hex_of
 from node.cli.onboarding import REFUSALS, find, next_step
 from node.cli.options import address, format_origin, format_time
-from node.cli.transact import add_command, add_key, bounded, key_of, transact
+from node.cli.output import labelled, show
+from node.cli.transact import add_command, add_key, bounded, key_of, show_sent, transact
 from node.exits import Exit, Failure
 
 EPILOG: Final = """\
@@ -32,16 +32,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     register = add("register", run_register, "name the meter, which has yet to confirm")
     register.add_argument("meter", type=address, metavar="METER", help="the meter's address")
     add_key(register)
-    show = add("show", run_show, "meter, tokens, energy, and what is left to do")
-    show.add_argument("prosumer", type=address, metavar="ADDRESS")
-    show.add_argument("--json", action="store_true", help="for programs")
+    shown = add("show", run_show, "show meter, tokens, energy, and what is left to do")
+    shown.add_argument("prosumer", type=address, metavar="ADDRESS")
 
 
 async def run_register(client: Client, options: argparse.Namespace) -> None:
     sent = await transact(client, options, key_of(options), CTT, "register(address)", options.meter)
     prosumer = sent.events["ProsumerRegistered"]["prosumer"]
-    print(f"{hex_of(prosumer)} has named {hex_of(options.meter)}")
-    print(f"next: {await bounded(next_step(client, prosumer), options)}")
+    step = await bounded(next_step(client, prosumer), options)
+    lines = [f"{hex_of(prosumer)} has named {hex_of(options.meter)}", f"next: {step}"]
+    members = {"prosumer": hex_of(prosumer), "meter": hex_of(options.meter), "next": step}
+    show_sent(options, sent, lines, members)
 
 
 async def run_show(client: Client, options: argparse.Namespace) -> None:
@@ -50,15 +51,12 @@ async def run_show(client: Client, options: argparse.Namespace) -> None:
     if not home:
         raise Failure(Exit.MISSING, f"{hex_of(options.prosumer)} has neither tokens nor a meter")
     step = await bounded(next_step(client, options.prosumer), options)
-    if options.json:
-        print(json.dumps(home | {"next": step or None}, indent=2))
-    else:
-        _show(home, step)
+    show(options, labelled(_describe(home, step)), home | {"next": step or None})
 
 
-def _show(home: dict[str, Any], step: str) -> None:
+def _describe(home: dict[str, Any], step: str) -> dict[str, str]:
     last, tokens = home["lastReading"], home["tokens"]
-    rows = {
+    return {
         "prosumer": home["address"],
         "meter": f"{home['meter'] or 'none'}{'' if home['confirmed'] else ', not confirmed'}",
         "last reading": f"import {last['import']}, export {last['export']}, {format_time(last['timeMs'])}"
@@ -72,5 +70,3 @@ def _show(home: dict[str, Any], step: str) -> None:
         "covered": f"{home['everCovered']} by tokens{format_origin(home['retired'])}",
         "next": step or "nothing: its readings count",
     }
-    for name, text in rows.items():
-        print(f"{name:<12} {text}")

@@ -50,7 +50,7 @@ examples:
   ctt run --dir data/node
   ctt run --dir /var/lib/ctt --p2p-host 0.0.0.0 --peer grid-2=10.0.0.2:30303
   ctt run --dir /var/lib/ctt --genesis grid.json --rpc-port 8555
-  ctt run --dir data/node --rpc-hosts node.example --rpc-origins https://app.example     behind a TLS proxy
+  ctt run --dir data/node --rpc-hosts node.example --rpc-origins https://app.example    # behind a TLS proxy
   ctt run --dir data/node --rpc-host 0.0.0.0 --rpc-hosts node.example --rpc-tls-cert node.pem --rpc-tls-key node.key
 """
 

@@ -5,12 +5,8 @@ Reads a database that `ctt index` keeps; the figures are exact, in Wh and wei.
 """
 
 import argparse
-import json
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
-
-from rich.console import Console
-from rich.table import Table
 
 from apps.kpi.history import NoHistory, open_history
 from apps.kpi.indicators import Span
@@ -25,8 +21,9 @@ from ctt_state.settlement import (
     settle,
 )
 from ctt_state.units import ZERO_ADDRESS, Ms, Wh, hex_of
-from node.cli.kpi import WIDTH, add_database, days_of
-from node.cli.options import address, format_amount, positive_int
+from node.cli.kpi import add_database, days_of
+from node.cli.options import add_json, address, format_amount, positive_int
+from node.cli.output import columns, print_table, show
 from node.exits import Exit, Failure
 
 EPILOG: Final = """\
@@ -64,7 +61,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="WH",
         help="what its tokens held when the chain began (default: the least that its history allows)",
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -78,9 +75,9 @@ def run(options: argparse.Namespace) -> int:
         raise Failure(Exit.UNAVAILABLE, f"no history in the database: {fault}") from None
     statement = _settle(options.prosumer, height, events, span, options.opening)
     if options.json:
-        print(json.dumps(summarise(statement), indent=2))
+        show(options, [], summarise(statement))
     else:
-        show(statement)
+        _print(statement)
     return 0
 
 
@@ -124,32 +121,18 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, rest))
 
 
-def show(statement: Statement) -> None:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("slot", no_wrap=True)
-    for title in (
-        *(
-            "consumed",
-            "own",
-            "partners",
-            "auction",
-            "tariff",
-            "produced",
-            "stored",
-            "fed in",
-            "bought",
-            "sold",
-        ),
-        *("sold-produced", "paid", "received"),
-    ):
-        table.add_column(title, justify="right", no_wrap=True)
+def _print(statement: Statement) -> None:
+    table = columns(
+        *("slot", "consumed>", "own>", "partners>", "auction>", "tariff>", "produced>", "stored>", "fed in>"),
+        *("bought>", "sold>", "sold-produced>", "paid>", "received>"),
+    )
     for slot in statement.slots:
         start = datetime.fromtimestamp(slot.start_ms // MS_PER_SECOND, UTC)
         table.add_row(f"{start:%Y-%m-%d %H:%M}Z", *_cells(slot))
     if statement.slots:
         (total,) = join(slot._replace(start_ms=Ms(0), meter=ZERO_ADDRESS) for slot in statement.slots)
         table.add_row("all", *_cells(total))
-    Console(width=WIDTH, soft_wrap=True, highlight=False).print(table)
+    print_table(table)
     own, partners, auction = statement.closing
     print(
         f"tokens after block {statement.height}: {own:,} Wh own, {partners:,} Wh of partners, {auction:,} Wh bought"

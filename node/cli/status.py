@@ -17,7 +17,7 @@ from rich.text import Text
 
 from apps.client import Client, RpcError
 from apps.status import Status, line, lines, read_status, render
-from node.cli.options import seconds
+from node.cli.options import add_json, seconds
 from node.cli.transact import RPC_URL, bounded, read_token, rpc_url
 from node.exits import Exit, Failure
 
@@ -25,7 +25,8 @@ TIMEOUT_SECONDS: Final = 5.0
 T = TypeVar("T")
 EPILOG: Final = """\
 The exit code is 0 of a healthy node, 75 of one that is stalled, syncing, stopping or short of disk space, and 69 when
-none answers. With --watch it goes on until Ctrl-C, also while the node is away.
+none answers. With --watch it goes on until Ctrl-C, also while the node is away, and with --json
+too it prints a line each time.
 
 examples:
   ctt status
@@ -54,7 +55,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="SECONDS",
         help="how long to wait for the node (default: %(default)g)",
     )
-    parser.add_argument("--json", action="store_true", help="for programs; with --watch a line each time")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 

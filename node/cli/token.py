@@ -14,9 +14,20 @@ from ctt_state.crypto import address_of
 from ctt_state.modules import MODULES
 from ctt_state.modules.ctt import CTT
 from ctt_state.units import UINT64_MAX, Address, Wei, hex_of
-from node.cli.book import columns, kwh_of, price_of, print_table
+from node.cli.book import kwh_of, price_of
 from node.cli.options import address, format_amount, format_origin, money, positive_int, price_per_kwh
-from node.cli.transact import Foretold, Refusals, add_command, add_dealing, bounded, deal, key_of, plain, show
+from node.cli.output import columns, print_table, show
+from node.cli.transact import (
+    Foretold,
+    Refusals,
+    add_command,
+    add_dealing,
+    bounded,
+    deal,
+    key_of,
+    plain,
+    show_sent,
+)
 from node.exits import Exit, Failure
 
 SEE: Final = "ctt token show"
@@ -25,6 +36,8 @@ examples:
   ctt token show 0x70997970C51812dc3A010C7d01b50e0d17dc79C8
   ctt token buy --empty 2 --key ann.key
   ctt token sell 1 0.02 0.10 --key ann.key
+  ctt token withdraw 1 --key ann.key
+  ctt token transfer 1 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --key ann.key
   ctt token buy 1 --key ben.key --dry-run
 """
 PAGE: Final = 100
@@ -65,7 +78,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     shown.add_argument(
         "--from", dest="offset", type=positive_int, default=0, metavar="N", help="place in the list"
     )
-    shown.add_argument("--json", action="store_true", help="for programs")
     buy = add("buy", run_buy, "buy a token that is on sale, with its energy, or empty ones")
     what = buy.add_mutually_exclusive_group(required=True)
     what.add_argument("token", type=token_id, nargs="?", metavar="TOKEN")
@@ -199,4 +211,4 @@ async def _deal(
 
     sent = await deal(client, options, key, CTT, signature, *arguments, value=cost, see=SEE, foresee=foresee)
     if sent is not None:
-        show(options, [text], {"transaction": sent.transaction, "block": sent.block})
+        show_sent(options, sent, [text], {})

@@ -8,7 +8,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -23,7 +23,8 @@ from ctt_state.modules import MODULES
 from ctt_state.transaction import sign_transaction
 from ctt_state.units import hex_of
 from node.cli.governance import results
-from node.cli.options import seconds
+from node.cli.options import add_leaf, seconds
+from node.cli.output import say, show
 from node.exits import Exit, Failure
 from node.keys import load_key
 from rpc.errors import EXECUTION_REVERTED, REFUSED
@@ -95,7 +96,7 @@ def add_command(
     refusals: Refusals,
 ) -> argparse.ArgumentParser:
     """A subcommand that asks a node."""
-    parser = commands.add_parser(name, help=text, description=text)
+    parser = add_leaf(commands, name, partial(_run, command, refusals), text)
     parser.add_argument(
         "--rpc", type=rpc_url, default=RPC_URL, metavar="URL", help="a node's JSON-RPC (default: %(default)s)"
     )
@@ -106,7 +107,6 @@ def add_command(
         metavar="SECONDS",
         help="how long to wait for the node, and as long again for the block (default: %(default)g)",
     )
-    parser.set_defaults(run=partial(_run, command, refusals), json=False)
     return parser
 
 
@@ -137,7 +137,6 @@ def add_dealing(parser: argparse.ArgumentParser) -> None:
     add_key(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what it would come to, and send nothing")
     parser.add_argument("--yes", action="store_true", help="do not ask on a terminal before it is sent")
-    parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def rpc_url(text: str) -> str:
@@ -207,7 +206,7 @@ async def transact(
     """
     request = _request(key, module, signature, *arguments, value=value)
     transaction_hash = await bounded(_send(client, key, module, request), options)
-    _say(options, f"sent transaction {transaction_hash}")
+    say(options, f"sent transaction {transaction_hash}")
     try:
         receipt = await client.receipt(transaction_hash, options.timeout)
     except TimeoutError:
@@ -221,7 +220,7 @@ async def transact(
         await bounded(client.call("eth_call", request, receipt["blockNumber"]), options)
         raise Failure(Exit.PERMISSION, f"transaction {transaction_hash} was refused when its turn came")
     block = int(receipt["blockNumber"], 16)
-    _say(options, f"final in block {block}")
+    say(options, f"final in block {block}")
     events = dict(filter(None, (decode_log(module, log) for log in receipt["logs"])))
     return Sent(transaction_hash, block, events)
 
@@ -254,9 +253,11 @@ async def deal(
     return await transact(client, options, key, module, signature, *arguments, value=value, see=see)
 
 
-def show(options: argparse.Namespace, lines: Sequence[str], members: Mapping[str, Any]) -> None:
-    """The lines for people, or the members as JSON."""
-    print(json.dumps(members, indent=2) if options.json else "\n".join(lines), flush=True)
+def show_sent(
+    options: argparse.Namespace, sent: Sent, lines: Iterable[str], members: Mapping[str, Any]
+) -> None:
+    """What is so after the transaction."""
+    show(options, lines, {"transaction": sent.transaction, "block": sent.block, **members})
 
 
 async def _confirm(lines: Sequence[str]) -> None:
@@ -271,11 +272,6 @@ async def _confirm(lines: Sequence[str]) -> None:
         loop.remove_reader(sys.stdin)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Failure(Exit.PERMISSION, "not confirmed; nothing was sent")
-
-
-def _say(options: argparse.Namespace, text: str) -> None:
-    if not options.json:
-        print(text, flush=True)
 
 
 def _request(key: bytes, module: Module, signature: str, *arguments: Any, value: int = 0) -> dict[str, str]:

@@ -5,19 +5,16 @@ decimals, such as 12.50, and exact.
 """
 
 import argparse
-import json
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, Final, NamedTuple
-
-from rich.console import Console
-from rich.table import Table
 
 from apps.client import Client, decode_log
 from ctt_state.modules.treasury import TREASURY
 from ctt_state.units import Wei, hex_of
 from node.cli.options import address, amount, format_amount, positive_int, reference
-from node.cli.transact import Refusals, add_command, add_key, bounded, key_of, plain, transact
+from node.cli.output import columns, print_table, show
+from node.cli.transact import Refusals, add_command, add_key, bounded, key_of, plain, show_sent, transact
 from node.exits import Exit, Failure
 
 SEE: Final = "ctt treasury statement"
@@ -27,6 +24,7 @@ bytes that is used once: what was sent already is refused and not booked again.
 
 examples:
   ctt treasury allow 0xb57F333Ee9520ADF12630bD60Fe07169A08a9B20 --key admin.key
+  ctt treasury dismiss 0xb57F333Ee9520ADF12630bD60Fe07169A08a9B20 --key admin.key
   ctt treasury issue 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 250.00 --reference "SEPA 2026-11-23 0041" --key bank.key
   ctt treasury redeem 80 --reference "payout 17" --key bank.key
   ctt treasury statement --from 1 --to 100000
@@ -110,7 +108,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     statement.add_argument(
         "--to", dest="last", type=positive_int, metavar="BLOCK", help="default: the newest"
     )
-    statement.add_argument("--json", action="store_true", help="for programs")
 
 
 async def run_allow(client: Client, options: argparse.Namespace) -> None:
@@ -123,29 +120,34 @@ async def run_dismiss(client: Client, options: argparse.Namespace) -> None:
 
 async def _set_treasurer(client: Client, options: argparse.Namespace, *, allowed: bool) -> None:
     key, call = key_of(options), "setTreasurer(address,bool)"
-    await transact(client, options, key, TREASURY, call, options.account, allowed)
-    print(f"{hex_of(options.account)} is {'a' if allowed else 'no'} treasurer")
+    sent = await transact(client, options, key, TREASURY, call, options.account, allowed)
+    text = f"{hex_of(options.account)} is {'a' if allowed else 'no'} treasurer"
+    show_sent(options, sent, [text], {"account": hex_of(options.account), "isTreasurer": allowed})
 
 
 async def run_issue(client: Client, options: argparse.Namespace) -> None:
     key, arguments = key_of(options), (options.to, options.amount, options.reference)
-    await transact(client, options, key, TREASURY, "issue(address,uint256,bytes32)", *arguments, see=SEE)
-    print(f"{hex_of(options.to)} has got {format_amount(options.amount)}")
+    sent = await transact(
+        client, options, key, TREASURY, "issue(address,uint256,bytes32)", *arguments, see=SEE
+    )
+    text = f"{hex_of(options.to)} has got {format_amount(options.amount)}"
+    show_sent(options, sent, [text], {"to": hex_of(options.to), "amountWei": str(options.amount)})
 
 
 async def run_redeem(client: Client, options: argparse.Namespace) -> None:
     key, arguments = key_of(options), (options.amount, options.reference)
-    await transact(client, options, key, TREASURY, "redeem(uint256,bytes32)", *arguments, see=SEE)
-    print(f"{format_amount(options.amount)} are redeemed")
+    sent = await transact(client, options, key, TREASURY, "redeem(uint256,bytes32)", *arguments, see=SEE)
+    text = f"{format_amount(options.amount)} are redeemed"
+    show_sent(options, sent, [text], {"amountWei": str(options.amount)})
 
 
 async def run_statement(client: Client, options: argparse.Namespace) -> None:
     """Raises: Failure: 64 blocks that are not there, 70 when the bookings do not come to what the chain says."""
     statement = await bounded(_read_statement(client, options.first, options.last), options)
     if options.json:
-        print(json.dumps(summarise(statement), indent=2))
+        show(options, [], summarise(statement))
     else:
-        show(statement)
+        _print(statement)
     if statement.first == 1 and statement.opening_wei:
         raise Failure(
             Exit.BROKEN,
@@ -199,12 +201,8 @@ def summarise(statement: Statement) -> dict[str, Any]:
     }
 
 
-def show(statement: Statement) -> None:
-    table = Table(box=None, pad_edge=False)
-    for title in ("block", "treasurer", "reference"):
-        table.add_column(title, no_wrap=True)
-    for title in ("issued", "redeemed", "outstanding"):
-        table.add_column(title, justify="right", no_wrap=True)
+def _print(statement: Statement) -> None:
+    table = columns("block", "treasurer", "reference", "issued>", "redeemed>", "outstanding>")
     outstanding = statement.opening_wei
     table.add_row(f"before {statement.first}", "", "", "", "", format_amount(outstanding))
     for entry in statement.entries:
@@ -219,7 +217,7 @@ def show(statement: Statement) -> None:
             *figures,
             format_amount(outstanding),
         )
-    Console(soft_wrap=True, highlight=False).print(table)
+    print_table(table)
     print(f"{len(statement.entries)} bookings; outstanding after block {statement.last}: ", end="")
     print(format_amount(statement.closing_wei))
 

@@ -11,7 +11,8 @@ from ctt_state.modules import MODULES
 from ctt_state.transaction import SYSTEM
 from ctt_state.units import Address, hex_of
 from node.cli.options import format_amount
-from node.cli.transact import Refusals, add_command, bounded, show
+from node.cli.output import show
+from node.cli.transact import Refusals, add_command, bounded
 from node.exits import Exit, Failure
 
 EPILOG: Final = """\
@@ -27,7 +28,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.epilog = EPILOG
     parser.add_argument("hash", type=transaction_hash, metavar="HASH")
-    parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def transaction_hash(text: str) -> str:
@@ -44,10 +44,8 @@ async def run_show(client: Client, options: argparse.Namespace) -> None:
     receipt = await bounded(client.call("eth_getTransactionReceipt", options.hash), options)
     is_refused = receipt is not None and not int(receipt["status"], 16)
     reason = await bounded(_reason(client, transaction), options) if is_refused else None
-    if options.json:
-        show(options, [], {"transaction": transaction, "receipt": receipt, "reason": reason})
-        return
-    print("\n".join(_describe(transaction, receipt, reason)))
+    members = {"transaction": transaction, "receipt": receipt, "reason": reason}
+    show(options, _describe(transaction, receipt, reason), members)
 
 
 def _describe(transaction: dict[str, Any], receipt: Any, reason: str | None) -> Iterator[str]:

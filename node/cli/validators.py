@@ -4,8 +4,8 @@ import argparse
 from typing import Any, Final
 
 from apps.client import Client
-from node.cli.book import columns, print_table
-from node.cli.transact import Refusals, add_command, bounded, show
+from node.cli.output import columns, print_table, show
+from node.cli.transact import Refusals, add_command, bounded
 
 SILENT_MS: Final = 10_000
 
@@ -15,7 +15,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         subparsers, "validators", run_show, "who validates, and whether they are there", Refusals({})
     )
     parser.epilog = "examples:\n  ctt validators\n  ctt validators --rpc http://127.0.0.1:8546 --json\n"
-    parser.add_argument("--json", action="store_true", help="for programs")
 
 
 async def run_show(client: Client, options: argparse.Namespace) -> None:

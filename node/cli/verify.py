@@ -1,12 +1,12 @@
 """`ctt verify`: checks a whole data directory offline: every block, every record, every invariant."""
 
 import argparse
-import sys
 
 from rich.console import Console
 from rich.progress import Progress
 
-from node.cli.options import add_directory
+from node.cli.options import add_directory, add_json
+from node.cli.output import complain, show
 from node.exits import Exit
 from node.store import Store
 from node.verify import verify
@@ -33,26 +33,28 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog=EPILOG,
     )
     add_directory(parser)
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     store = Store.open(options.dir)
     console = Console(stderr=True)
+    faults: list[str] = []
+    count = 0
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            faults = 0
-            for fault in verify(store, progress):
-                faults += 1
-                if faults <= FAULTS_SHOWN_MAX:
-                    print(f"{options.dir}: {fault}", file=sys.stderr)
-        height, count = store.head.height, store.head.height - store.base + 1
+            for count, fault in enumerate(verify(store, progress), 1):
+                if count <= FAULTS_SHOWN_MAX:
+                    faults.append(str(fault))
+                    complain(options, f"{options.dir}: {fault}")
+        height, blocks = store.head.height, store.head.height - store.base + 1
     finally:
         store.close()
-    if faults:
-        shown = f", the first {FAULTS_SHOWN_MAX} shown" if faults > FAULTS_SHOWN_MAX else ""
-        print(f"{options.dir}: faults up to block {height:,}: {faults}{shown}", file=sys.stderr)
-        return Exit.DAMAGED
-    blocks = f"block {height:,}" if count == 1 else f"{count:,} blocks"
-    print(f"{options.dir}: ok: {blocks}, the state root and every invariant hold")
-    return 0
+    if count:
+        shown = f", the first {FAULTS_SHOWN_MAX} shown" if count > FAULTS_SHOWN_MAX else ""
+        complain(options, f"{options.dir}: faults up to block {height:,}: {count}{shown}")
+    extent = f"block {height:,}" if blocks == 1 else f"{blocks:,} blocks"
+    lines = [] if count else [f"{options.dir}: ok: {extent}, the state root and every invariant hold"]
+    show(options, lines, {"height": height, "blocks": blocks, "faultCount": count, "faults": faults})
+    return Exit.DAMAGED if count else 0
