@@ -27,6 +27,9 @@ class InvalidGenesis(ValueError):
         super().__init__("; ".join(f"{path}: {text}" for path, text in faults))
         self.faults = tuple(faults)
 
+    def __reduce__(self) -> tuple[type["InvalidGenesis"], tuple[Sequence[tuple[str, str]]]]:
+        return InvalidGenesis, (self.faults,)  # from one process to another
+
 
 class NonceTooLow(InvalidTransaction):
     """The sender has already used this nonce."""

@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from ctt_state.block import HEADER_VERSION, NO_EVIDENCE_ROOT, Block, Header, merkle_root
@@ -16,7 +17,7 @@ from ctt_state.document import SAFE_INTEGER_MAX, Field, MalformedJson, canonical
 from ctt_state.errors import InvalidGenesis
 from ctt_state.modules.call import ChainParameters, MarketRules
 from ctt_state.modules.market.clearing import clearing_gas_max
-from ctt_state.preload import Preload, preload_records, read_preload
+from ctt_state.preload import Preload, generated_records, listed_records, read_preload
 from ctt_state.records import (
     ROLE_OPERATOR,
     ROLE_TREASURER,
@@ -292,6 +293,18 @@ def _read_peer(peer: Field) -> str:
 
 def genesis_records(genesis: Genesis) -> Iterator[tuple[bytes, Record]]:
     """Every record of the first state, each once; memory does not grow with generated tokens."""
+    generator = genesis.preload.generator
+    generated = generated_part(genesis, range(generator.prosumers if generator else 0))
+    tokens = energy = 0
+    for key, record in chain(named_records(genesis), generated):
+        if isinstance(record, Token):
+            tokens, energy = tokens + 1, energy + record.energy_wh
+        yield key, record
+    yield from supply_records(genesis, tokens, Wh(energy))
+
+
+def named_records(genesis: Genesis) -> Iterator[tuple[bytes, Record]]:
+    """Those of which the document names each: all but the generator's, and but the supply."""
     for address, balance in genesis.balances.items():
         yield Account.key(address), Account(0, balance)
     for role, members in ((ROLE_OPERATOR, genesis.operators), (ROLE_TREASURER, genesis.treasurers)):
@@ -300,15 +313,21 @@ def genesis_records(genesis: Genesis) -> Iterator[tuple[bytes, Record]]:
     yield EpochSet.key(0), EpochSet(genesis.validator_set.members)
     if genesis.tariff is not None:
         yield MarketTariff.key(), genesis.tariff
-    if genesis.config is None:
-        return
-    yield CttConfig.key(), genesis.config
-    tokens = energy = 0
-    for key, record in preload_records(genesis.preload, genesis.config, genesis.time_ms):
-        if isinstance(record, Token):
-            tokens, energy = tokens + 1, energy + record.energy_wh
-        yield key, record
-    yield CttSupply.key(), CttSupply(tokens, Wh(energy), Wh(energy), Wh(0))
+    if genesis.config is not None:
+        yield CttConfig.key(), genesis.config
+        yield from listed_records(genesis.preload, genesis.config, genesis.time_ms)
+
+
+def generated_part(genesis: Genesis, indexes: range) -> Iterator[tuple[bytes, Record]]:
+    """Those of the generated prosumers with these indexes, each part by itself."""
+    if genesis.config is not None:
+        yield from generated_records(genesis.preload, genesis.config, genesis.time_ms, indexes)
+
+
+def supply_records(genesis: Genesis, tokens: int, energy_wh: Wh) -> Iterator[tuple[bytes, Record]]:
+    """The supply, where there is a CTT: so many tokens in all other records, and the energy in them."""
+    if genesis.config is not None:
+        yield CttSupply.key(), CttSupply(tokens, energy_wh, energy_wh, Wh(0))
 
 
 def genesis_block(genesis: Genesis, state_root: Hash) -> Block:

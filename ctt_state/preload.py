@@ -135,11 +135,8 @@ def preload_address(generator: Generator, role: str, index: int) -> Address:
     return address_of(key) if generator.is_signing else Address(sha256(key)[-20:])
 
 
-def preload_records(preload: Preload, config: CttConfig, time_ms: Ms) -> Iterator[tuple[bytes, Record]]:
-    """Every preloaded record, each once. Token ids are contiguous for each owner, listed ones first.
-
-    Raises: InvalidGenesis when the generator comes to an address that is listed.
-    """
+def listed_records(preload: Preload, config: CttConfig, time_ms: Ms) -> Iterator[tuple[bytes, Record]]:
+    """Every listed record, each once. Token ids are contiguous for each owner."""
     for address, meter in preload.meters.items():
         yield Meter.key(address), meter
     next_id = 1
@@ -148,8 +145,6 @@ def preload_records(preload: Preload, config: CttConfig, time_ms: Ms) -> Iterato
         energies = preload.charges.get(owner, ())
         yield from _owner_records(owner, meter_address, energies, next_id, config.capability_wh, time_ms)
         next_id += len(energies)
-    if preload.generator is not None:
-        yield from _generated_records(preload, preload.generator, next_id, config.capability_wh, time_ms)
 
 
 def check_generator(preload: Preload) -> None:
@@ -159,33 +154,44 @@ def check_generator(preload: Preload) -> None:
     Raises: InvalidGenesis at the first address that is listed, too.
     """
     if preload.generator is not None and (preload.meters or preload.charges):
-        for _ in _generated_pairs(preload, preload.generator):
+        for _ in _generated_pairs(preload, preload.generator, range(preload.generator.prosumers)):
             pass
 
 
-def _generated_pairs(preload: Preload, generator: Generator) -> Iterator[tuple[Address, Address]]:
-    """Each generated prosumer with its meter. Raises: InvalidGenesis when one of them is listed."""
-    listed = preload.owners()
-    for index in range(generator.prosumers):
-        owner, meter = (preload_address(generator, role, index) for role in ("prosumer", "meter"))
-        if owner in listed or meter in preload.meters:
-            raise InvalidGenesis([("$.preload.generate", f"prosumer {index} or its meter is listed, too")])
-        yield owner, meter
-
-
-def _generated_records(
-    preload: Preload, generator: Generator, next_id: int, capability_wh: Wh, time_ms: Ms
+def generated_records(
+    preload: Preload, config: CttConfig, time_ms: Ms, indexes: range
 ) -> Iterator[tuple[bytes, Record]]:
-    left = generator.count
-    for index, (owner, meter) in enumerate(_generated_pairs(preload, generator)):
-        count = min(left, generator.tokens_per_prosumer)
+    """Every record of the generated prosumers with these indexes, each once; nothing without a generator. Their token
+    ids follow those of the listed, so any part can be made by itself.
+
+    Raises: InvalidGenesis when the generator comes to an address that is listed.
+    """
+    generator = preload.generator
+    if generator is None:
+        return
+    listed = sum(map(len, preload.charges.values()))
+    capability_wh = config.capability_wh
+    for index, (owner, meter) in zip(indexes, _generated_pairs(preload, generator, indexes), strict=True):
+        before = index * generator.tokens_per_prosumer
+        count = min(generator.count - before, generator.tokens_per_prosumer)
         yield (
             Meter.key(meter),
             Meter(preload.operator, 1, Watt(0), concentrator=False, certified=True, prosumer=owner),
         )
         energies = _generated_charges(generator.seed, index, count, capability_wh)
-        yield from _owner_records(owner, meter, energies, next_id, capability_wh, time_ms)
-        next_id, left = next_id + count, left - count
+        yield from _owner_records(owner, meter, energies, listed + before + 1, capability_wh, time_ms)
+
+
+def _generated_pairs(
+    preload: Preload, generator: Generator, indexes: range
+) -> Iterator[tuple[Address, Address]]:
+    """Generated prosumers, each with its meter. Raises: InvalidGenesis when one of them is listed."""
+    listed = preload.owners()
+    for index in indexes:
+        owner, meter = (preload_address(generator, role, index) for role in ("prosumer", "meter"))
+        if owner in listed or meter in preload.meters:
+            raise InvalidGenesis([("$.preload.generate", f"prosumer {index} or its meter is listed, too")])
+        yield owner, meter
 
 
 def _generated_charges(seed: int, index: int, count: int, capability_wh: Wh) -> tuple[int, ...]:

@@ -165,28 +165,59 @@ def _pop(stack: list[list[bytes]], nibbles: bytes) -> tuple[bytes, bytes]:
 
 def _with_shared(leaves: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes, int]]:
     """Each leaf's nibbles and slot, with how many nibbles it shares with the leaf after it."""
-    held: tuple[bytes, bytes] | None = None
+    held: tuple[bytes, bytes, int] | None = None
     for key_hash, value_hash in leaves:
-        nibbles = _nibbles(key_hash)
+        number = int.from_bytes(key_hash, "big")
         if held is not None:
-            shared = _shared(held[0], nibbles)
-            if shared == DEPTH_MAX or held[0] > nibbles:
+            if held[2] >= number:
                 raise ValueError("leaves are not in the order of their key hashes, each once")
-            yield (*held, shared)
-        held = nibbles, key_hash + value_hash
+            yield held[0], held[1], DEPTH_MAX - ((held[2] ^ number).bit_length() + 3) // 4
+        held = _nibbles(key_hash), key_hash + value_hash, number
     if held is not None:
-        yield (*held, 0)
+        yield held[0], held[1], 0
+
+
+def build_below(depth: int, leaves: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """The part of a tree under a path of `depth` nibbles, at least one, from all leaves there in the order of their key
+    hashes: what stands for it in the slot of its parent, if that exists, and its nodes in the order of their paths."""
+    held = list(leaves)
+    if len(held) < 2:
+        return b"".join(held[0]) if held else b"", []
+    nodes = sorted([node for node in build(held) if len(node[0]) >= depth])
+    return sha256(nodes[0][1]), nodes
+
+
+def build_above(entries: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    """The nodes above parts that `build_below` gave what stands for them, 16 to the power of their depth in the order
+    of paths: the nodes by path, the root first."""
+    nodes: dict[bytes, bytes] = {}
+    while len(entries) > 1:
+        depth = (len(entries).bit_length() - 1) // 4 - 1
+        entries = [
+            _close(_path_of(number, depth), entries[number * SLOTS : (number + 1) * SLOTS], nodes)
+            for number in range(len(entries) // SLOTS)
+        ]
+    return sorted(nodes.items())
+
+
+def _close(path: bytes, slots: Sequence[bytes], nodes: dict[bytes, bytes]) -> bytes:
+    """What stands for these slots in the parent's: their node or, where it would have one leaf at most, that leaf."""
+    living = list(filter(None, slots))
+    if path and len(living) < 2 and HASH_BYTES not in map(len, living):
+        return b"".join(living)
+    nodes[path] = encode_node(slots)
+    return sha256(nodes[path])
+
+
+def _path_of(number: int, depth: int) -> bytes:
+    return bytes([number >> 4 * (depth - 1 - at) & 15 for at in range(depth)])
+
+
+_NIBBLE_OF_DIGIT: Final = bytes.maketrans(b"0123456789abcdef", bytes(range(SLOTS)))
 
 
 def _nibbles(key_hash: bytes) -> bytes:
-    return bytes(int(digit, 16) for digit in key_hash.hex())
-
-
-def _shared(one: bytes, other: bytes) -> int:
-    for at in range(DEPTH_MAX):
-        if one[at] != other[at]:
-            return at
-    return DEPTH_MAX
+    return key_hash.hex().encode().translate(_NIBBLE_OF_DIGIT)
 
 
 def prove(read: NodeReader, key_hash: bytes) -> tuple[bytes, ...]:

@@ -3,7 +3,8 @@
     node.lock       held with flock for the node's whole life; holds the process id
     anchor          the last final blocks, outside the database (node/anchor.py)
     db/             LevelDB (node/store.py)
-    db.new/         a creation that has not finished; `ctt init` starts it anew
+    db.new/         a creation that has not finished; `ctt init` starts it anew, or goes on with it where there is
+    db.parts/       what a large first state is made of (node/populate.py)
 
 Other files of the node (keys, vote journal, configuration) live beside them.
 
@@ -28,6 +29,7 @@ LOCK_FILE: Final = "node.lock"
 ANCHOR_FILE: Final = "anchor"
 DATABASE: Final = "db"
 UNFINISHED_DATABASE: Final = "db.new"
+UNFINISHED_PARTS: Final = "db.parts"
 
 RESTORE_REMEDY: Final = "move it aside and restore a backup or fetch the chain anew (docs/OPERATIONS.md)"
 

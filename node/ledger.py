@@ -41,6 +41,7 @@ from ctt_state.validators import ValidatorSet, boundary_of, epoch_of, fixing_hei
 from ctt_state.view import Lookup, Overlay
 from node.cache import RowCache
 from node.leaves import Leaves
+from node.populate import Report, plan_of, populate
 from node.store import UNDO_BLOCKS, BlockPruned, BlockWrite, Creation, Store
 from node.unfinal import Executed, RowReader, UnfinalBlocks, UnknownParent, read_through
 
@@ -532,12 +533,25 @@ class PastState:
         return None if before is None else decode_record(key, before)
 
 
-def create_ledger(directory: Path, document: bytes) -> Genesis:
-    """Makes the database of a new chain: genesis state, its tree, block 0. Only `ctt init` does.
+def create_ledger(
+    directory: Path, document: bytes, report: Report = lambda stage, done, total: None
+) -> Genesis:
+    """Makes the database of a new chain: genesis state, its tree, block 0. Only `ctt init` does. A large state is made
+    piece by piece: `report` hears how far it is, and what was interrupted goes on where it was.
 
-    Raises: InvalidGenesis, then the errors of `Store.create`.
+    Raises: InvalidGenesis, then the errors of `Store.create` and `populate`.
     """
     genesis = load_genesis(document)
+    plan = plan_of(genesis)
+    with Store.create(directory, document, genesis.hash, plan and plan.encode(genesis.hash)) as creation:
+        root = populate(creation, genesis, plan, report) if plan else _load_state(creation, genesis)
+        members = EpochSet(genesis.validator_set.members).encode()
+        creation.finish(base_write(genesis_block(genesis, root), None, [(0, members)]))
+    return genesis
+
+
+def _load_state(creation: Creation, genesis: Genesis) -> Hash:
+    """The first state at once, in memory. Raises: InvalidGenesis, StorageFailed."""
     leaves = Leaves()
 
     def state_rows() -> Iterator[tuple[bytes, bytes]]:
@@ -546,12 +560,8 @@ def create_ledger(directory: Path, document: bytes) -> Genesis:
             leaves.add(key, data)
             yield key, data
 
-    with Store.create(directory, document, genesis.hash) as creation:
-        creation.load_state(state_rows())
-        block = genesis_block(genesis, load_tree(creation, leaves))
-        members = EpochSet(genesis.validator_set.members).encode()
-        creation.finish(base_write(block, None, [(0, members)]))
-    return genesis
+    creation.load_state(state_rows())
+    return load_tree(creation, leaves)
 
 
 def load_tree(creation: Creation, leaves: Leaves) -> Hash:

@@ -55,6 +55,7 @@ from node.datadir import (
     RESTORE_REMEDY,
     SPACE_LIMITS,
     UNFINISHED_DATABASE,
+    UNFINISHED_PARTS,
     DirectoryLock,
     SpaceLimits,
     StorageDamaged,
@@ -67,6 +68,7 @@ from node.datadir import (
     check_room,
     explain_failure,
     explain_os_error,
+    replace_file,
     sync_directory,
     sync_file,
 )
@@ -179,13 +181,15 @@ class Store:
         self.base = _decode_height(self._required(_BASE))
 
     @classmethod
-    def create(cls, directory: Path, document: bytes, genesis_hash: Hash) -> "Creation":
+    def create(
+        cls, directory: Path, document: bytes, genesis_hash: Hash, plan: bytes | None = None
+    ) -> "Creation":
         """A new database for the chain of this genesis document. Only `ctt init` creates.
 
-        A creation that was interrupted is thrown away; a finished database never is.
+        A creation that was interrupted is thrown away, unless it had the same plan; a finished database never is.
         Raises: StorageExists, StorageInUse, StorageForbidden, StorageFailed.
         """
-        return Creation(directory, document, genesis_hash)
+        return Creation(directory, document, genesis_hash, plan)
 
     @classmethod
     def open(
@@ -211,6 +215,9 @@ class Store:
     @classmethod
     def _open_locked(cls, directory: Path, lock: DirectoryLock, expected: Hash | None) -> "Store":
         check_entries(directory)
+        shutil.rmtree(
+            directory / UNFINISHED_PARTS, ignore_errors=True
+        )  # of a creation stopped right at its end
         path = directory / DATABASE
         logs_bytes = sum(log.stat().st_size for log in path.glob("*.log"))
         database = _open_leveldb(path)
@@ -439,14 +446,18 @@ class PinnedState(NamedTuple):
 class Creation:
     """A database being made, in a directory of its own that gets its name when everything in it is on the disk.
 
-    Load the rows in any number of calls, then `finish`; what was not finished counts as never begun.
+    Load the rows in any number of calls, then `finish`; what was not finished counts as never begun. Not so one that
+    has a plan: its rows come in the order of their keys and are synced as they come, and the next creation with this
+    plan goes on after the last of them. `parts` is a directory for what it is made of.
     """
 
-    def __init__(self, directory: Path, document: bytes, genesis_hash: Hash) -> None:
+    def __init__(self, directory: Path, document: bytes, genesis_hash: Hash, plan: bytes | None) -> None:
         self._directory = directory
         self._document = document
         self._genesis_hash = genesis_hash
         self._path = directory / UNFINISHED_DATABASE
+        self._is_planned = plan is not None
+        self.parts = directory / UNFINISHED_PARTS
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -454,11 +465,8 @@ class Creation:
         self._lock = DirectoryLock.acquire(directory)
         try:
             check_absent(directory, genesis_hash)
-            if self._path.exists():
-                shutil.rmtree(self._path)
-            self._database = plyvel.DB(
-                str(self._path), create_if_missing=True, error_if_exists=True, **LEVELDB_OPTIONS
-            )
+            self._clear(plan)
+            self._database = plyvel.DB(str(self._path), create_if_missing=True, **LEVELDB_OPTIONS)
         except (plyvel.Error, OSError, Failure) as fault:
             self._lock.release()
             raise self._explain(fault) from None
@@ -480,6 +488,14 @@ class Creation:
         """Adds nodes of its tree. Raises: StorageFailed."""
         self._load(_NODE, rows)
 
+    def last_state_key(self) -> bytes | None:
+        """Of the record loaded last, if there is one."""
+        return self._last(_STATE)
+
+    def last_node_path(self) -> bytes | None:
+        """Of the node loaded last, if there is one."""
+        return self._last(_NODE)
+
     def finish(self, base: BlockWrite) -> None:
         """Adds the block of this state and makes the database exist. Raises: StorageFailed."""
         try:
@@ -495,11 +511,33 @@ class Creation:
             self._path.rename(self._directory / DATABASE)
             sync_directory(self._directory)
             sync_directory(self._directory.parent)
+            shutil.rmtree(self.parts, ignore_errors=True)
         except (plyvel.Error, OSError, Failure) as fault:
             raise self._explain(fault) from None
 
+    def _clear(self, plan: bytes | None) -> None:
+        """Throws away what is left of a creation that had another plan, or none. Raises: OSError."""
+        note = self.parts / "plan"
+        if plan is not None and note.exists() and note.read_bytes() == plan:
+            return
+        for rest in (self._path, self.parts):
+            if rest.exists():
+                shutil.rmtree(rest)
+        if plan is not None:
+            self.parts.mkdir(mode=0o700)
+            replace_file(note, plan)
+
+    def _last(self, prefix: bytes) -> bytes | None:
+        """Raises: StorageFailed."""
+        try:
+            with self._database.iterator(prefix=prefix, reverse=True, include_value=False) as keys:
+                key: bytes | None = next(keys, None)
+        except plyvel.Error as fault:
+            raise self._explain(fault) from None
+        return None if key is None else key[len(prefix) :]
+
     def _load(self, prefix: bytes, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        batch = self._database.write_batch()
+        batch = self._database.write_batch(sync=self._is_planned)
         size = 0
         try:
             for key, value in rows:
@@ -514,8 +552,10 @@ class Creation:
             raise self._explain(fault) from None
 
     def _settle(self) -> None:
-        """Turns LevelDB's logs into tables of one level, which closing alone does not, and makes every file durable."""
-        self._database.compact_range()
+        """Turns LevelDB's logs into tables, which closing alone does not, and makes every file durable. Rows that came
+        in any order are brought into one level; tables of such as came in the order of keys do not overlap."""
+        if not self._is_planned:
+            self._database.compact_range()
         self._database.close()
         _open_leveldb(self._path).close()
         for file in self._path.iterdir():

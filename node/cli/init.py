@@ -20,6 +20,7 @@ from node.cli.bootstrap import Bootstrap, Task, TrustedBlock
 from node.cli.network import load_node_identity
 from node.cli.options import add_directory, add_json, block_of_height, named_peer
 from node.cli.output import say, show
+from node.cli.progress import shown_progress
 from node.exits import Exit, Failure
 from node.journal import JOURNAL_FILE, NO_MARKS, VOTES, Journal, Marks, Place
 from node.keys import KEY_FILE, create_key, load_key
@@ -35,6 +36,9 @@ clients, and never votes.
 With --from-peer the node begins with a recent block and the state after it, which a peer gives and the validators'
 signatures prove, instead of executing everything since block 0. Its certificate has to be in DIR/tls (ctt ca issue).
 Peers are asked in their order until one has given all.
+
+A first state of many generated tokens (docs/GENESIS.md) is made by all processors; when it is interrupted, the same
+command goes on where it was.
 
 examples:
   ctt init --dir data/node                                          # from ./genesis.json, for development
@@ -132,7 +136,8 @@ def initialise(directory: Path, document: bytes, key: bytes | None) -> None:
     """
     genesis = load_genesis(document)
     _check_time_and_key(directory, genesis, key)
-    create_ledger(directory, document)
+    with shown_progress() as report:
+        create_ledger(directory, document, report)
     _place_key(directory, genesis, key, NO_MARKS)
 
 

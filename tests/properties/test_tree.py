@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctt_state.crypto import sha256
-from ctt_state.tree import EMPTY_ROOT, InvalidProof, build, check_proof, prove, update
+from ctt_state.tree import (
+    EMPTY_ROOT,
+    InvalidProof,
+    build,
+    build_above,
+    build_below,
+    check_proof,
+    prove,
+    update,
+)
 from ctt_state.units import Hash
 
 Leaves = dict[bytes, bytes]  # value hash by key hash
@@ -89,6 +98,23 @@ def test_building_gives_the_tree_of_its_leaves(leaves: Leaves) -> None:
     assert dict(built) == nodes_of(leaves)
     assert len(dict(built)) == len(built)
     assert built[-1][0] == b""
+
+
+@settings(max_examples=100, deadline=None)
+@given(leaves=leaf_sets, depth=st.integers(1, 3))
+def test_parts_and_what_is_above_them_give_the_tree_of_its_leaves(leaves: Leaves, depth: int) -> None:
+    """Each in the order of paths, so that all can be merged."""
+    parts = []
+    for number in range(16**depth):
+        nibbles = f"{number:0{depth}x}"
+        below = [leaf for leaf in sorted(leaves.items()) if leaf[0].hex().startswith(nibbles)]
+        parts.append(build_below(depth, below))
+    above = build_above([entry for entry, _ in parts])
+    below = [node for _, nodes in parts for node in nodes]
+
+    assert dict(above) | dict(below) == nodes_of(leaves)
+    assert len(above) + len(below) == len(nodes_of(leaves))
+    assert above == sorted(above) and below == sorted(below)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,43 @@
+"""How far long work is, on standard error: a bar a stage on a terminal, elsewhere a line at each tenth."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress, TaskID, TimeElapsedColumn
+
+from node.populate import Report
+
+
+@contextmanager
+def shown_progress() -> Iterator[Report]:
+    """Shows what it hears of; nothing when it hears of nothing."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Tenths().report
+        return
+    with Progress(
+        *Progress.get_default_columns(), TimeElapsedColumn(), console=console, transient=True
+    ) as shown:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = shown.add_task(stage)
+            shown.update(tasks[stage], completed=done, total=total)
+
+        yield report
+
+
+class _Tenths:
+    """Lines, of each stage at most eleven."""
+
+    def __init__(self) -> None:
+        self._told = ("", -1)
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        reached = stage, done * 10 // total if total else 10
+        if reached != self._told:
+            self._told = reached
+            print(f"{stage}: {reached[1] * 10} %", file=sys.stderr, flush=True)
