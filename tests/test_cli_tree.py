@@ -27,6 +27,12 @@ WITHOUT_JSON: Final = {
     "ctt meter qr": "draws a picture",
     "ctt completion": "prints a shell's script",
 }
+# Commands that can take over a second, as a history, a state or a file is long, and show a bar on a terminal.
+LONG: Final = {
+    *("ctt init", "ctt verify", "ctt genesis check", "ctt index"),
+    *("ctt bill", "ctt bill verify", "ctt settlement", "ctt kpi", "ctt advise"),
+    *("ctt treasury statement", "ctt meter import"),
+}
 SHELL: Final = {"|", "||", ">", "(", ")", "<("}
 
 
@@ -70,6 +76,24 @@ def test_there_is_a_tree_to_walk() -> None:
 def test_every_command_has_json_or_a_reason_why_not() -> None:
     without = {name for name, each in COMMANDS.items() if "--json" not in each._option_string_actions}
     assert without == set(WITHOUT_JSON)
+
+
+def test_commands_that_take_long_have_a_bar() -> None:
+    assert {name for name, each in COMMANDS.items() if each.get_default("doing")} == LONG
+
+
+def test_a_bar_is_for_terminals_only(ctt: Ctt, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = {
+        "ctt genesis check": ("genesis", "check", str(GENESIS)),
+        "ctt verify": ("verify", "--dir", "own"),
+    }
+    assert ctt("init", "--dir", "own", "--genesis", str(GENESIS)).err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes what it writes to for a terminal then
+    for name, words in calls.items():
+        shown = ctt(*words)
+        assert shown.code == 0 and COMMANDS[name].get_default("doing") in shown.err
+    monkeypatch.delenv("FORCE_COLOR")
+    assert [ctt(*words).err for words in calls.values()] == ["", ""]
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -1,6 +1,6 @@
 """Readings and purchases of a prosumer as a node tells them by JSON-RPC. Believes the node; `check.py` does not."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from apps.bill.bill import Purchase
@@ -15,6 +15,8 @@ from ctt_state.units import Address, hex_of
 
 BATCH: Final = 20  # requests sent at once
 LOGS_BLOCKS_MAX: Final = 1_000  # that a node searches at once
+
+Tell = Callable[[int, int], object]  # how much is done, and of how much
 
 
 class NoBill(Exception):
@@ -84,11 +86,12 @@ async def check_history(client: Client, needed: int, period: Period) -> None:
     )
 
 
-async def find_transactions(client: Client, prosumer: Address, span: Span) -> list[Found]:
+async def find_transactions(client: Client, prosumer: Address, span: Span, tell: Tell) -> list[Found]:
     """Those that brought readings of the prosumer, in the order of the chain, each once."""
     found: dict[str, Found] = {}
     height: int | None = span.opening + 1
     while height is not None and height <= span.closing:
+        tell(height - span.opening, span.closing - span.opening)
         page = await client.call("ctt_readings", hex_of(prosumer), hex(height), hex(span.closing))
         for each in page["readings"]:
             transaction = Found(each["transactionHash"], each["height"], each["timeMs"])
@@ -97,12 +100,17 @@ async def find_transactions(client: Client, prosumer: Address, span: Span) -> li
     return list(found.values())
 
 
-async def read_transactions(client: Client, prosumer: Address, found: Sequence[Found]) -> list[Reading]:
+async def read_transactions(
+    client: Client, prosumer: Address, found: Sequence[Found], tell: Tell
+) -> list[Reading]:
     """The readings that these transactions brought. Raises: Unexplained."""
     readings: list[Reading] = []
+    done = 0
     async for part, answers in in_batches(
         client, found, ("eth_getTransactionByHash", "eth_getTransactionReceipt")
     ):
+        done += len(part)
+        tell(done, len(found))
         for each, (sent, receipt) in zip(part, answers, strict=True):
             place = Place(each.height, int(receipt["transactionIndex"], 16))
             logs = [_log(log) for log in receipt["logs"]]

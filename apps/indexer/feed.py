@@ -42,6 +42,11 @@ class Feed:
         self._news = asyncio.Event()
         self._count = BLOCKS_PER_REQUEST_MAX
 
+    @property
+    def height(self) -> int:
+        """The newest block's that it knows of."""
+        return self._head
+
     async def head(self) -> int:
         """The newest block's height. Raises: NodeAway, RpcError."""
         (head,) = await self._ask([("eth_blockNumber", [])])

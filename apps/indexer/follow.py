@@ -36,12 +36,13 @@ class Settings(NamedTuple):
     zone: ZoneInfo
     patience_seconds: float  # for a node or a database that is away, without a block between
     once: bool  # only up to the head as it is at the start
+    tell: Callable[[int, int], object]  # the height that the database has, and the node's
 
 
 async def run(settings: Settings, *, rebuild: bool) -> None:
     """Until it is cancelled. Raises: Refused, OtherChain, RpcError; NodeAway, DatabaseAway after the patience."""
     now = asyncio.get_running_loop().time
-    progress = Progress(now)
+    progress = Progress(now, settings.tell)
     pause, away_since = PAUSE_SECONDS, now()
     while True:
         try:
@@ -78,6 +79,7 @@ async def _follow(settings: Settings, store: Store, progress: "Progress") -> Non
                     batch = await asyncio.to_thread(Batch, await anext(ranges), after, tariff)
                     after, tariff = batch.last, batch.tariff
                     await asyncio.shield(writing)
+                    progress.goal = feed.height
                     writing = asyncio.create_task(_write(store, batch, progress))
             await asyncio.shield(writing)
         finally:
@@ -111,15 +113,18 @@ async def _finish(writing: "asyncio.Task[None]", store: Store) -> None:
 
 
 class Progress:
-    """Whether anything has moved, and a line in the log now and then that says how far."""
+    """Whether anything has moved, and how far: each batch is told, and now and then there is a line in the log."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], tell: Callable[[int, int], object]) -> None:
         self.moved = True
+        self.goal = 0  # the node's height
+        self._tell = tell
         self._now = now
         self._told, self._rows = now(), 0
 
     def note(self, batch: Batch) -> None:
         self.moved = True
+        self._tell(batch.last.height, self.goal)
         self._rows += sum(map(len, batch.tables.values()))
         seconds = self._now() - self._told
         if seconds >= REPORT_SECONDS:

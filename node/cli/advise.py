@@ -15,8 +15,9 @@ import aiohttp
 
 from apps.client import Client, RpcError
 from apps.kpi.history import NoHistory
-from node.cli.options import add_json, address, seconds
+from node.cli.options import add_json, add_progress, address, seconds
 from node.cli.output import show
+from node.cli.progress import progress
 from node.cli.transact import RPC_URL, bounded, read_token, rpc_url
 from node.exits import Exit, Failure
 
@@ -42,6 +43,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="how long to wait for the node (default: %(default)g)",
     )
     add_json(parser)
+    add_progress(parser, "looking through the past")
     parser.set_defaults(run=run)
 
 
@@ -76,7 +78,8 @@ def check_libraries() -> None:
 def run(options: argparse.Namespace) -> int:
     """Raises: Failure: 66 a library or the token is missing, 69 the node, the database or the home is not there."""
     check_libraries()
-    said = asyncio.run(_advise(options))
+    with progress(options):
+        said = asyncio.run(_advise(options))
     show(options, describe(said), said)
     return 0
 

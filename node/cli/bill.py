@@ -27,8 +27,9 @@ from ctt_state.document import DOCUMENT_BYTES_MAX
 from ctt_state.genesis import load_genesis
 from ctt_state.records import Prosumer
 from ctt_state.units import Address, hex_of
-from node.cli.options import add_leaf, address, block_of_height, day
+from node.cli.options import add_leaf, add_progress, address, block_of_height, day
 from node.cli.output import show
+from node.cli.progress import Tell, progress
 from node.cli.transact import Refusals, add_command, bounded
 from node.exits import Exit, Failure
 
@@ -83,6 +84,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="of ctt bill mark, for the proof",
     )
     add_checkpoint(parser)
+    add_progress(parser, "reading")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     mark = add_command(
         commands, "mark", run_mark, "keep a prosumer's totals, proven, for later proofs", NO_REFUSALS
@@ -91,6 +93,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     mark.add_argument("--out", type=Path, required=True, metavar="FILE")
     verify = add_leaf(commands, "verify", run_verify, "check a proof, offline")
     verify.description = VERIFY
+    add_progress(verify, "checking")
     verify.add_argument("file", type=Path, metavar="FILE", help="what --proof wrote")
     verify.add_argument("--genesis", type=Path, required=True, metavar="FILE", help="of the chain")
     verify.add_argument(
@@ -116,10 +119,10 @@ async def run_bill(client: Client, options: argparse.Namespace) -> None:
             raise Failure(Exit.USAGE, f"--{name} is missing; see ctt bill --help")
     tariff = _read_tariff(options.tariff)
     period = _period(options, tariff)
-    with _explained(client):
+    with _explained(client), progress(options) as tell:
         if options.database is None or options.proof is not None:
             await bounded(client.call("eth_chainId"), options)
-        bill = await _make(client, options, tariff, period)
+        bill = await _make(client, options, tariff, period, tell)
     page = page_of(bill)
     if options.html is not None:
         _write(options.html, show_page(page).encode())
@@ -142,7 +145,8 @@ def run_verify(options: argparse.Namespace) -> int:
     tariff = None if options.tariff is None else _read_tariff(options.tariff)
     try:
         proof = _read(options.file, PROOF_BYTES_MAX)
-        proven = check_proof(proof, genesis, tariff=tariff, trusted=_trusted(options))
+        with progress(options):
+            proven = check_proof(proof, genesis, tariff=tariff, trusted=_trusted(options))
     except Unproven as fault:
         show(options, [], {"proven": False, "fault": str(fault)})
         raise Failure(Exit.DAMAGED, f"{options.file}: not proven: {fault}") from None
@@ -161,16 +165,18 @@ def run_verify(options: argparse.Namespace) -> int:
 # --- where a bill comes from -----------------------------------------------------------------------------------------
 
 
-async def _make(client: Client, options: argparse.Namespace, tariff: Tariff, period: Period) -> Bill:
+async def _make(
+    client: Client, options: argparse.Namespace, tariff: Tariff, period: Period, tell: Tell
+) -> Bill:
     """With a database a node is asked for the proof alone."""
     if options.database is None:
-        return await (_prove if options.proof else _collect)(client, options, tariff, period)
+        return await (_prove if options.proof else _collect)(client, options, tariff, period, tell)
     from apps.bill.indexed import read_index  # SQLAlchemy takes a while to load
 
     indexed = read_index(options.database, options.prosumer, period)
     if not options.proof:
         return _bill(options, tariff, period, indexed.height, indexed.readings, indexed.background)
-    bill = await _prove(client, options, tariff, period)
+    bill = await _prove(client, options, tariff, period, tell)
     bill = _bill(options, tariff, period, bill.as_of_block, bill.readings, indexed.background)
     _check_agrees(bill, indexed.height)
     return bill
@@ -187,12 +193,14 @@ def _check_agrees(bill: Bill, height: int) -> None:
             )
 
 
-async def _collect(client: Client, options: argparse.Namespace, tariff: Tariff, period: Period) -> Bill:
+async def _collect(
+    client: Client, options: argparse.Namespace, tariff: Tariff, period: Period, tell: Tell
+) -> Bill:
     """As the node tells it."""
     prosumer = options.prosumer
     span = await collect.span_of(client, prosumer, period)
-    found = await collect.find_transactions(client, prosumer, span)
-    readings = await collect.read_transactions(client, prosumer, found)
+    found = await collect.find_transactions(client, prosumer, span, tell)
+    readings = await collect.read_transactions(client, prosumer, found, tell)
     background = Background(tuple(await collect.find_purchases(client, prosumer, span)))
     return _bill(options, tariff, period, span.closing, readings, background)
 
@@ -206,7 +214,9 @@ def _find(options: argparse.Namespace, span: collect.Span) -> tuple[list[collect
     return find_indexed(options.database, options.prosumer, span)
 
 
-async def _prove(client: Client, options: argparse.Namespace, tariff: Tariff, period: Period) -> Bill:
+async def _prove(
+    client: Client, options: argparse.Namespace, tariff: Tariff, period: Period, tell: Tell
+) -> Bill:
     """Writes the proof, too."""
     prosumer, marks = options.prosumer, [_read_mark(path, options.prosumer) for path in options.mark]
     opening, checkpoint = prove.choose_opening(marks, period), None
@@ -219,8 +229,8 @@ async def _prove(client: Client, options: argparse.Namespace, tariff: Tariff, pe
     span = collect.Span(opening.height if opening else 0, closing.height)
     await prove.check_whole(client, span, period)
     found, left = _find(options, span)
-    found += await collect.find_transactions(client, prosumer, left)
-    readings = await collect.read_transactions(client, prosumer, found)
+    found += await collect.find_transactions(client, prosumer, left, tell)
+    readings = await collect.read_transactions(client, prosumer, found, tell)
     before = opening.totals if opening else Prosumer()
     check_complete(readings, before, closing.totals, *span)
     background = Background(

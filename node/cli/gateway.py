@@ -19,8 +19,9 @@ from apps.meter.reading import ReadingRefused, Registers
 from ctt_state.modules.ctt import CTT
 from ctt_state.units import Address, Ms
 from node.cli.onboarding import REFUSALS
-from node.cli.options import add_leaf, address, format_time, port, positive_int, seconds
+from node.cli.options import add_leaf, add_progress, address, format_time, port, positive_int, seconds
 from node.cli.output import say, show
+from node.cli.progress import progress
 from node.cli.transact import RPC_URL, rpc_url
 from node.exits import Exit, Failure
 from node.keys import load_key
@@ -46,6 +47,7 @@ SIMULATE: Final = """\
 Plays homes that live a June day from standard load profiles, every second one with PV, behind one concentrator: as
 many readings as there are homes each quarter hour, by reportBatch.
 """
+TELL_SECONDS: Final = 0.5
 RAW_SHOWN: Final = 200  # characters of an interval's source that are kept with it
 
 
@@ -63,6 +65,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
     past = add_leaf(commands, "import", _import, "report a home's past from Green Button files")
     past.description = IMPORT
+    add_progress(past, "sending")
     past.add_argument("prosumer", type=address, metavar="PROSUMER")
     past.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Green Button XML (ESPI) or CSV")
     past.add_argument(
@@ -147,8 +150,14 @@ def _import(options: argparse.Namespace) -> int:
             say(options, f"{len(taken)} readings of {len(content)} files are in {options.outbox}")
             sender = Sender(client, outbox, key, REFUSALS.explain_revert)
             sending = asyncio.create_task(sender.run(until_empty=True))
-            while not (await asyncio.wait([sending], timeout=5))[0] and sender.health.trouble:
-                say(options, f"{outbox.counts().waiting} wait: {sender.health.trouble}")
+            trouble = ""
+            with progress(options) as tell:
+                while not (await asyncio.wait([sending], timeout=TELL_SECONDS))[0]:
+                    counts = outbox.counts()
+                    tell(counts.taken - counts.waiting, counts.taken)
+                    if sender.health.trouble not in ("", trouble):
+                        trouble = sender.health.trouble
+                        say(options, f"{counts.waiting} wait: {trouble}")
             await sending
         _show_imported(options, outbox, len(taken))
 

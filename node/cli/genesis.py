@@ -7,8 +7,9 @@ from ctt_state.genesis import load_genesis
 from ctt_state.preload import check_generator
 from ctt_state.units import hex_of
 from node.cli.init import read_genesis
-from node.cli.options import add_leaf
+from node.cli.options import add_leaf, add_progress
 from node.cli.output import show
+from node.cli.progress import progress
 
 EPILOG = """\
 example:
@@ -26,12 +27,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     check = add_leaf(commands, "check", run, "explain every fault by its JSON path")
     check.epilog = EPILOG
     check.add_argument("file", type=Path, metavar="FILE")
+    add_progress(check, "reading the document")
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints what the document is. Raises: Failure, InvalidGenesis."""
-    genesis = load_genesis(read_genesis(options.file))
-    check_generator(genesis.preload)
+    with progress(options):
+        genesis = load_genesis(read_genesis(options.file))
+        check_generator(genesis.preload)
     count, chain = len(genesis.validators), genesis.parameters.chain_id
     kind = "development chain" if genesis.is_development else "chain"
     text = (

@@ -18,8 +18,9 @@ from apps.indexer.feed import NodeAway
 from apps.indexer.rows import OtherChain
 from ctt_state.genesis import load_genesis
 from node.cli.init import read_genesis
-from node.cli.options import seconds
+from node.cli.options import add_progress, seconds
 from node.cli.process import until_signal
+from node.cli.progress import progress
 from node.cli.transact import RPC_URL, read_token, rpc_url
 from node.exits import Exit, Failure
 
@@ -74,6 +75,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="SECONDS",
         help="for a node or a database that is away (default: %(default)g)",
     )
+    add_progress(parser, "blocks")
     parser.set_defaults(run=run)
 
 
@@ -87,18 +89,25 @@ def time_zone(text: str) -> ZoneInfo:
 def run(options: argparse.Namespace) -> int:
     """Raises: Failure: 64 no such kind of database, 66 no genesis document or token, 69 node or database away, 78
     another chain or schema."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    settings = follow.Settings(
-        options.rpc,
-        read_token(options.token_file) if options.token_file else None,
-        options.database,
-        load_genesis(read_genesis(options.genesis)),
-        options.time_zone,
-        options.patience,
-        options.once,
-    )
+    token = read_token(options.token_file) if options.token_file else None
+    genesis = load_genesis(read_genesis(options.genesis))
     try:
-        asyncio.run(until_signal(follow.run(settings, rebuild=options.rebuild)))
+        with progress(options) as tell:
+            # Where there is a bar, what is logged goes above it.
+            logging.basicConfig(
+                level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+            )
+            settings = follow.Settings(
+                options.rpc,
+                token,
+                options.database,
+                genesis,
+                options.time_zone,
+                options.patience,
+                options.once,
+                tell,
+            )
+            asyncio.run(until_signal(follow.run(settings, rebuild=options.rebuild)))
     except UnknownDatabase as fault:
         raise Failure(Exit.USAGE, f"--database: {fault}") from None
     except (Refused, OtherChain) as fault:

@@ -8,9 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from ctt_state.crypto import public_key
 from ctt_state.document import DOCUMENT_BYTES_MAX
 from ctt_state.errors import InvalidGenesis
@@ -18,9 +15,9 @@ from ctt_state.genesis import Genesis, development_key, load_genesis
 from ctt_state.units import hex_of
 from node.cli.bootstrap import Bootstrap, Task, TrustedBlock
 from node.cli.network import load_node_identity
-from node.cli.options import add_directory, add_json, block_of_height, named_peer
+from node.cli.options import add_directory, add_json, add_progress, block_of_height, named_peer
 from node.cli.output import say, show
-from node.cli.progress import shown_progress
+from node.cli.progress import bars, shown_progress
 from node.exits import Exit, Failure
 from node.journal import JOURNAL_FILE, NO_MARKS, VOTES, Journal, Marks, Place
 from node.keys import KEY_FILE, create_key, load_key
@@ -79,6 +76,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="with --from-peer: the last block of an epoch that is known to be final; proofs begin there",
     )
     add_json(parser)
+    add_progress(parser, "making the first state")
     parser.set_defaults(run=run)
 
 
@@ -155,10 +153,8 @@ def _join(options: argparse.Namespace, document: bytes, key: bytes | None) -> di
         )
     trusted = None if options.checkpoint is None else TrustedBlock(*options.checkpoint)
     logging.getLogger("p2p").addHandler(logging.NullHandler())  # what matters of it is in the failures
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = Task(directory, document, genesis, identity, trusted)
-        begun = Bootstrap(task, progress).run(peers)
+    with bars() as shown:
+        begun = Bootstrap(Task(directory, document, genesis, identity, trusted), shown).run(peers)
     header, view = begun.header, begun.certificate.statement.view
     marks = Marks(floor=Place(header.epoch, view), height=header.height)
     _place_key(directory, genesis, key, marks)

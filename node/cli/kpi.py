@@ -16,8 +16,9 @@ from apps.kpi.factors import Factors, InvalidFactors, read_factors
 from apps.kpi.history import History, NoHistory, day_span, open_history
 from apps.kpi.indicators import Indicators, Span, Terms, indicators
 from ctt_state.units import MS_PER_HOUR, hex_of
-from node.cli.options import DECIMALS, add_json, address, day
+from node.cli.options import DECIMALS, add_json, add_progress, address, day
 from node.cli.output import columns, print_table
+from node.cli.progress import progress
 from node.exits import Exit, Failure
 
 EPILOG: Final = """\
@@ -57,6 +58,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     form.add_argument("--csv", type=Path, metavar="FILE", help="write a table of all figures")
     form.add_argument("--parquet", type=Path, metavar="FILE", help="the same for data tools; needs pyarrow")
     add_json(form)
+    add_progress(parser, "reckoning")
     parser.set_defaults(run=run)
 
 
@@ -77,7 +79,7 @@ def add_database(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Raises: Failure: 64 the days or the factors, 66 a file or pyarrow is missing, 69 no history, 73 the file."""
     try:
-        with open_history(options.database) as history:
+        with progress(options), open_history(options.database) as history:
             rows = _reckon(history, options)
     except NoHistory as fault:
         raise Failure(Exit.UNAVAILABLE, f"no history in the database: {fault}") from None

@@ -269,6 +269,11 @@ def add_json(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document, for programs")
 
 
+def add_progress(parser: argparse.ArgumentParser, doing: str) -> None:
+    """For each command that can take over a second (see `node.cli.progress`); what it does then, in words."""
+    parser.set_defaults(doing=doing)
+
+
 def add_directory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dir", type=Path, required=True, metavar="DIR", help="the node's data directory")
 

@@ -22,8 +22,9 @@ from ctt_state.settlement import (
 )
 from ctt_state.units import ZERO_ADDRESS, Ms, Wh, hex_of
 from node.cli.kpi import add_database, days_of
-from node.cli.options import add_json, address, format_amount, positive_int
+from node.cli.options import add_json, add_progress, address, format_amount, positive_int
 from node.cli.output import columns, print_table, show
+from node.cli.progress import progress
 from node.exits import Exit, Failure
 
 EPILOG: Final = """\
@@ -62,18 +63,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="what its tokens held when the chain began (default: the least that its history allows)",
     )
     add_json(parser)
+    add_progress(parser, "settling")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Raises: Failure: 64 the days or the opening, 69 there is no history."""
     try:
-        with open_history(options.database) as history:
+        with progress(options), open_history(options.database) as history:
             span, height = days_of(history, options), history.height
             events = history.events(options.prosumer)
+            statement = _settle(options.prosumer, height, events, span, options.opening)
     except NoHistory as fault:
         raise Failure(Exit.UNAVAILABLE, f"no history in the database: {fault}") from None
-    statement = _settle(options.prosumer, height, events, span, options.opening)
     if options.json:
         show(options, [], summarise(statement))
     else:

@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 from apps.client import Client, decode_log
 from ctt_state.modules.treasury import TREASURY
 from ctt_state.units import Wei, hex_of
-from node.cli.options import address, amount, format_amount, positive_int, reference
+from node.cli.options import add_progress, address, amount, format_amount, positive_int, reference
 from node.cli.output import columns, print_table, show
+from node.cli.progress import Tell, progress
 from node.cli.transact import Refusals, add_command, add_key, bounded, key_of, plain, show_sent, transact
 from node.exits import Exit, Failure
 
@@ -102,6 +103,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     for command in (allow, dismiss, issue, redeem):
         add_key(command)
     statement = add("statement", run_statement, "show all bookings, and that they add up")
+    add_progress(statement, "blocks")
     statement.add_argument(
         "--from", dest="first", type=positive_int, default=1, metavar="BLOCK", help="default: 1"
     )
@@ -143,7 +145,8 @@ async def run_redeem(client: Client, options: argparse.Namespace) -> None:
 
 async def run_statement(client: Client, options: argparse.Namespace) -> None:
     """Raises: Failure: 64 blocks that are not there, 70 when the bookings do not come to what the chain says."""
-    statement = await bounded(_read_statement(client, options.first, options.last), options)
+    with progress(options) as tell:
+        statement = await bounded(_read_statement(client, options.first, options.last, tell), options)
     if options.json:
         show(options, [], summarise(statement))
     else:
@@ -155,7 +158,7 @@ async def run_statement(client: Client, options: argparse.Namespace) -> None:
         )
 
 
-async def _read_statement(client: Client, first: int, last: int | None) -> Statement:
+async def _read_statement(client: Client, first: int, last: int | None, tell: Tell) -> Statement:
     """Reckons back from what is outstanding now: the node need not have older states. Raises: Failure (64)."""
     head = int(await client.call("eth_blockNumber"), 16)
     last = head if last is None else last
@@ -164,6 +167,7 @@ async def _read_statement(client: Client, first: int, last: int | None) -> State
     entries: list[Entry] = []
     for start in range(first, head + 1, LOGS_BLOCKS_MAX):
         end = min(start + LOGS_BLOCKS_MAX - 1, head)
+        tell(start - first, head - first + 1)
         query = {"address": hex_of(TREASURY.address), "fromBlock": hex(start), "toBlock": hex(end)}
         entries += _entries(await client.call("eth_getLogs", query))
     (outstanding,) = await client.read(TREASURY, "outstanding()", block=hex(head))

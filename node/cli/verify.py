@@ -2,11 +2,9 @@
 
 import argparse
 
-from rich.console import Console
-from rich.progress import Progress
-
-from node.cli.options import add_directory, add_json
+from node.cli.options import add_directory, add_json, add_progress
 from node.cli.output import complain, show
+from node.cli.progress import bars
 from node.exits import Exit
 from node.store import Store
 from node.verify import verify
@@ -34,16 +32,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add_directory(parser)
     add_json(parser)
+    add_progress(parser, "blocks")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     store = Store.open(options.dir)
-    console = Console(stderr=True)
     faults: list[str] = []
     count = 0
     try:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        with bars() as progress:
             for count, fault in enumerate(verify(store, progress), 1):
                 if count <= FAULTS_SHOWN_MAX:
                     faults.append(str(fault))
