@@ -26,8 +26,8 @@ from ctt_state.modules.market.module import Traded
 from ctt_state.preload import Generator, preload_address
 from ctt_state.transaction import Signed
 from ctt_state.units import Address, hex_of
+from node.interpreter import settle_interpreter
 from node.ledger import Ledger
-from node.memory import settle_memory
 
 AUCTION_RUNS: Final = 7
 AUCTION_BLOCKS: Final = 30
@@ -119,7 +119,7 @@ def measure_blocks(orders: int, options: argparse.Namespace) -> dict[str, Any]:
         genesis = directory / "genesis.json"
         genesis.write_bytes(document(options.genesis, orders, street.owners))
         ledger = make_ledger(directory / "node", genesis, orders * TOKENS_PER_PROSUMER)
-        settle_memory()
+        settle_interpreter()
         told = [clear_once(ledger, street.orders(number), watch) for number in range(options.blocks)]
         ledger.close()
     finally:

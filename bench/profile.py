@@ -46,9 +46,9 @@ from ctt_state.units import Address, Ms
 from ctt_state.validators import epoch_of
 from ctt_state.votes import Kind, Statement, Vote
 from node import recoverer
+from node.interpreter import settle_interpreter
 from node.journal import Journal
 from node.ledger import BlockPlan, Ledger, create_ledger
-from node.memory import settle_memory
 from node.mempool import Mempool, MempoolLimits, PoolRole
 from node.recovery import SenderRecovery
 from node.store import BlockWrite
@@ -374,7 +374,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             BenchMeter(preload_key(SEED, "meter", index), preload_address(generator, "prosumer", index))
             for index in range(generator.prosumers)
         ]
-        settle_memory()
+        settle_interpreter()
         for pair in range(options.blocks // 2 + 1):
             steps.is_traced = pair == options.blocks // 2
             if steps.is_traced:

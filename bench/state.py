@@ -27,8 +27,8 @@ from ctt_state.preload import Generator, preload_address
 from ctt_state.transaction import DYNAMIC_FEE, Signed, Transaction
 from ctt_state.units import Address, Gas, Hash, Ms, Wei
 from ctt_state.validators import epoch_of
+from node.interpreter import settle_interpreter
 from node.ledger import BlockPlan, Ledger, create_ledger
-from node.memory import settle_memory
 
 SEED: Final = 7
 TOKENS_PER_PROSUMER: Final = 10
@@ -132,7 +132,7 @@ def measure(tokens: int, options: argparse.Namespace) -> dict[str, Any]:
         ledger = make_ledger(directory / "node", options.genesis, tokens)
         made_seconds = time.monotonic() - start
         fleet, watch = Fleet(tokens), Stopwatch()
-        settle_memory()
+        settle_interpreter()
         for _ in range(options.warm_blocks):
             run_block(ledger, fleet.block(options.transactions), Stopwatch())
         succeeded = 0

@@ -32,7 +32,7 @@ from ctt_state.epoch import apply_evidence, begin_block, close_block
 from ctt_state.errors import InvalidBlock, InvalidTransaction, StateBuried, StatePruned, StateUnready
 from ctt_state.genesis import Genesis, genesis_block, genesis_records, load_genesis
 from ctt_state.modules.call import ChainParameters
-from ctt_state.records import EpochSet, Record, decode_record
+from ctt_state.records import Account, EpochSet, Record, decode_record
 from ctt_state.transaction import SYSTEM, Signed, Transaction, decode_included
 from ctt_state.transition import apply_due, apply_transaction, due_transaction
 from ctt_state.tree import build, update
@@ -55,6 +55,7 @@ CERTIFICATES_KEPT: Final = 512  # of the last blocks; below them, some (see `Sto
 RECORDS_CACHED_MAX: Final = 60_000  # twice that, of about 300 bytes each
 NODES_CACHED_MAX: Final = 70_000  # twice that, of about 500 bytes each
 BLOCKS_CACHED_MAX: Final = 16  # decoded final blocks, for receipts and logs just asked for
+SETS_CACHED_MAX: Final = 4  # of validators, one an epoch
 STATES_CACHED_MAX: Final = 8  # past states, each what changed since
 CHANGES_CACHED_MAX: Final = 500_000  # records in all of them, about 250 bytes each
 BLOCKS_AT_ONCE: Final = 2  # whose changes a past state takes in without letting others in between
@@ -133,6 +134,7 @@ class Ledger:
         self._nodes = RowCache(store.node, NODES_CACHED_MAX)
         self._blocks: OrderedDict[int, FinalBlock] = OrderedDict()
         self._past: OrderedDict[int, PastState] = OrderedDict()
+        self._sets: OrderedDict[int, ValidatorSet] = OrderedDict()
         self._unfinal = UnfinalBlocks()
         self.head = self._read_block(store.head.height)
         self._committed = self.head  # the storage thread's head: at most one block above the published one
@@ -282,7 +284,7 @@ class Ledger:
         block = Block(header, tuple([signed.transaction.raw for signed in transactions]), tuple(evidence))
         senders = tuple([signed.sender for signed in transactions])
         final = FinalBlock(block, header.hash, tuple(receipts), senders, hashes)
-        return Executed(final, state, nodes, receipt_rows)
+        return Executed(final, state, nodes, receipt_rows, _nonces(overlay, senders))
 
     def _parent(self, parent_hash: Hash) -> Parent:
         """The block to stand on: the committed head, or one above it. Raises: UnknownParent."""
@@ -406,7 +408,13 @@ class Ledger:
 
     def validators(self, epoch: int) -> ValidatorSet:
         """The set of any epoch up to the head's, or the next once it is fixed. Raises: LookupError."""
-        return EpochSet.decode(self.store.validators(epoch)).validators
+        found = self._sets.get(epoch)
+        if found is None:
+            found = EpochSet.decode(self.store.validators(epoch)).validators
+            self._sets[epoch] = found
+            if len(self._sets) > SETS_CACHED_MAX:
+                self._sets.popitem(last=False)
+        return found
 
     def next_validators(self) -> ValidatorSet:
         """The set of the block after the head."""
@@ -621,6 +629,12 @@ def _check_due(block: Block, due: Signed | None) -> None:
         raise InvalidBlock(
             f"block {block.header.height} does not begin with the system transaction that is due"
         )
+
+
+def _nonces(overlay: Overlay, senders: Iterable[Address]) -> dict[Address, int]:
+    """Those that the accounts of a block's senders have after it."""
+    accounts = ((sender, overlay.lookup(Account.key(sender))) for sender in dict.fromkeys(senders))
+    return {sender: account.nonce for sender, account in accounts if isinstance(account, Account)}
 
 
 def _context(applied: Applied) -> BlockContext:

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ctt_state.block import Block, FinalBlock, Header, Place
 from ctt_state.crypto import keccak, public_key
-from ctt_state.errors import InvalidBlock, InvalidTransaction, NotTakenNow
+from ctt_state.errors import InvalidBlock, InvalidTransaction, NonceTooLow, NotTakenNow
 from ctt_state.modules.call import ChainParameters
 from ctt_state.records import ROLE_OPERATOR, Account, CttConfig, Meter, Role
 from ctt_state.transaction import Signed, Transaction, decode_transaction
@@ -144,6 +144,10 @@ class Alone:
         return Height(0)
 
 
+async def _go_on() -> None:
+    """No pause."""
+
+
 class Node:
     """A node over its data directory. Everything but `run` is called on the event loop of `run`."""
 
@@ -169,6 +173,7 @@ class Node:
         self.pulse = Pulse()
         self._pool = Mempool(ledger.chain, limits, self._role_of)
         self._recovery = recovery or SenderRecovery()
+        settings = settings or Settings(ledger.chain.block_period_ms)
         self._final = Listeners()
         self._final.add(self._note_final)
         self._final_ms = clocks().mono_ms  # when the newest final block came
@@ -176,7 +181,7 @@ class Node:
         self._names = {each.address: each.name for each in ledger.genesis.validators}
         self._proving = asyncio.Lock()  # a proof may take much memory while it is made
         self.engine = Engine(
-            settings or Settings(ledger.chain.block_period_ms),
+            settings,
             genesis_hash=ledger.genesis.hash,
             epoch_blocks=ledger.genesis.epoch_blocks,
             head=head_of(ledger.head),
@@ -192,6 +197,7 @@ class Node:
             self.engine,
             journal=journal,
             consensus_key=consensus_key,
+            build_ms=settings.build_ms,
             outside=self._outside,
             recover=self._recover,
             on_final=self._final.tell,
@@ -269,7 +275,9 @@ class Node:
             raise outcome
         return outcome
 
-    async def submit_many(self, raws: Sequence[bytes], *, relay: bool = True) -> list[Hash | ValueError]:
+    async def submit_many(
+        self, raws: Sequence[bytes], pause: Pause = _go_on, *, relay: bool = True
+    ) -> list[Hash | ValueError]:
         """The hash of each transaction that is now in the pool, or why it is not. What can be refused without its
         sender is; the rest shares one hand-over to the recovery threads. `relay`: they come from a client, and are told
         to the peers.
@@ -282,10 +290,14 @@ class Node:
         decoded = [self._decode(raw) for raw in raws]
         transactions = [each for each in decoded if isinstance(each, Transaction)]
         senders = iter(await self._recovery.recover(transactions))
-        return [
-            self._admit(each, next(senders), relay=relay) if isinstance(each, Transaction) else each
-            for each in decoded
-        ]
+        outcomes: list[Hash | ValueError] = []
+        for each in decoded:
+            if isinstance(each, Transaction):
+                outcomes.append(self._admit(each, next(senders), relay=relay))
+                await pause()  # a sender whom the cache does not know is read from the disk
+            else:
+                outcomes.append(each)
+        return outcomes
 
     def _trouble(self, *, of_clients: bool) -> Trouble | None:
         """Why transactions had better go elsewhere, or come later. Those of peers only have to find room."""
@@ -315,7 +327,7 @@ class Node:
             transaction = decode_transaction(raw, self.parameters.chain_id)
         except InvalidTransaction as refusal:
             return refusal
-        if self._pool.get(transaction.hash) or self.place_of(transaction.hash):
+        if self._pool.get(transaction.hash):
             return AlreadyKnown()
         return transaction
 
@@ -327,6 +339,8 @@ class Node:
         signed = Signed(transaction, sender)
         try:
             self._pool.add(signed, self._account(sender), self._clocks().mono_ms)
+        except NonceTooLow as refusal:  # as all that the chain has: nothing else is looked for on the disk
+            return AlreadyKnown() if self.place_of(transaction.hash) else refusal
         except InvalidTransaction as refusal:
             return refusal
         self._pending.tell(signed)

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +21,6 @@ from typing import Final, Protocol, TypeVar, assert_never
 from ctt_state.block import Block, FinalBlock, Header
 from ctt_state.crypto import public_key
 from ctt_state.errors import InvalidBlock
-from ctt_state.records import Account
 from ctt_state.transaction import Signed
 from ctt_state.units import Address, Hash, Ms, hex_of
 from ctt_state.validators import ValidatorSet, boundary_of
@@ -66,6 +65,7 @@ STORAGE_STEPS: Final = 10
 SPACE_BLOCKS: Final = 30  # how often the free space is looked at: every ten seconds
 INBOX_MAX: Final = 10_000  # events; messages beyond are dropped, and asked for or sent again
 TURN_EVENTS_MAX: Final = 32  # handled before others on the loop have their turn
+TURN_ACCOUNTS_MAX: Final = 512  # likewise: about 2 ms
 EVIDENCE_MAX: Final = 64  # proofs that wait for a block
 
 log = logging.getLogger(__name__)
@@ -127,17 +127,20 @@ class Runner:
         *,
         journal: Journal | None,
         consensus_key: bytes | None,
+        build_ms: int,
         outside: Outside,
         recover: Callable[[Block], Awaitable[list[Signed]]],
         on_final: Callable[[FinalBlock], None],
         clocks: Callable[[], Now] = read_clocks,
     ) -> None:
-        """Without journal and key the node follows and never votes. `recover` raises InvalidBlock."""
+        """Without journal and key the node follows and never votes. A block takes what can be executed in `build_ms`.
+        `recover` raises InvalidBlock."""
         self._ledger = ledger
         self._pool = pool
         self._engine = engine
         self._journal = journal
         self._consensus_key = consensus_key
+        self._build_ms = build_ms
         self._outside = outside
         self._recover = recover
         self._on_final = on_final
@@ -363,7 +366,7 @@ class Runner:
         )
         try:
             executed, dropped = await self._on_storage(
-                self._ledger.build, plan, candidates, candidates.charge
+                self._ledger.build, plan, self._in_time(candidates), candidates.charge
             )
         except (UnknownParent, TooManyUnfinal) as fault:
             log.warning("no block in view %(view)d: %(reason)s", {"view": build.view, "reason": fault})
@@ -427,7 +430,7 @@ class Runner:
         await self._on_storage(self._ledger.commit, executed, encoded)
         self._ledger.publish(executed)
         final = executed.final
-        self._pool.on_block(self._nonces(final), self._clocks().mono_ms)
+        await self._advance_pool(executed.nonces)
         for evidence in final.block.evidence:
             self._evidence.pop(evidence, None)
         self._on_final(final)
@@ -476,12 +479,21 @@ class Runner:
                 {"directory": directory, "refused": refused},
             )
 
-    def _nonces(self, final: FinalBlock) -> Iterator[tuple[Address, int]]:
-        """The senders of the block with the nonces that their accounts now have."""
-        for sender in dict.fromkeys(final.senders):
-            account = self._ledger.lookup(Account.key(sender))
-            if isinstance(account, Account):
-                yield sender, account.nonce
+    def _in_time(self, candidates: Iterator[Signed]) -> Iterator[Signed]:
+        """As many as there is time for, and at least one."""
+        end_ms = self._clocks().mono_ms + self._build_ms
+        for signed in candidates:
+            yield signed
+            if self._clocks().mono_ms >= end_ms:
+                return
+
+    async def _advance_pool(self, nonces: Mapping[Address, int]) -> None:
+        """In parts, between which others on the loop have their turn; no block is built meanwhile."""
+        accounts, now_ms = tuple(nonces.items()), self._clocks().mono_ms
+        self._pool.on_block(accounts[:TURN_ACCOUNTS_MAX], now_ms)
+        for start in range(TURN_ACCOUNTS_MAX, len(accounts), TURN_ACCOUNTS_MAX):
+            await asyncio.sleep(0)
+            self._pool.on_block(accounts[start : start + TURN_ACCOUNTS_MAX], now_ms)
 
     async def _on_storage(self, work: Callable[..., T], *arguments: object) -> T:
         """Raises: StorageFailed, also when the disk does not answer in time."""

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from ctt_state.block import FinalBlock, Header
 from ctt_state.tree import NodeChanges
-from ctt_state.units import Hash, Height
+from ctt_state.units import Address, Hash, Height
 
 UNFINAL_BLOCKS_MAX: Final = 128
 
@@ -41,6 +41,7 @@ class Executed(NamedTuple):
     state: dict[bytes, bytes | None]  # what it changed over its parent; None deletes
     nodes: NodeChanges
     receipt_rows: list[bytes]
+    nonces: dict[Address, int]  # that its senders' accounts have after it
 
     @property
     def header(self) -> Header:

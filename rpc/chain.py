@@ -96,8 +96,11 @@ class Chain(Protocol):
     async def submit(self, raw: bytes) -> Hash:
         """Checks the transaction and puts it into the pool. Raises: InvalidTransaction, of which NotTakenNow is one."""
 
-    async def submit_many(self, raws: Sequence[bytes]) -> list[Hash | ValueError]:
-        """The same for each of several, at the price of one hand-over; a refusal stands in its place."""
+    async def submit_many(
+        self, raws: Sequence[bytes], pause: Callable[[], Awaitable[None]]
+    ) -> list[Hash | ValueError]:
+        """The same for each of several, at the price of one hand-over; a refusal stands in its place. `pause` is
+        awaited between two of them, and may let others go first."""
 
     def pending_transaction(self, transaction_hash: bytes) -> Signed | None: ...
     def pending_nonce(self, address: Address) -> int:

@@ -329,7 +329,7 @@ def _find(blocks: Blocks, transaction_hash: Hash) -> tuple[BlockView, int] | Non
 
 async def _send_many(caller: Caller, calls: Sequence[Sequence[Any]]) -> list[RawJson | Exception]:
     """Transactions that stand together in a batch go to the node in one hand-over."""
-    answers = await caller.chain.submit_many([raw for (raw,) in calls])
+    answers = await caller.chain.submit_many([raw for (raw,) in calls], Turns().pause)
     return [answer if isinstance(answer, Exception) else hex_text(answer) for answer in answers]
 
 

@@ -172,7 +172,9 @@ class RpcWorld:
         self.hand_overs += 1
         return self.take(raw)
 
-    async def submit_many(self, raws: Sequence[bytes]) -> list[Hash | ValueError]:
+    async def submit_many(
+        self, raws: Sequence[bytes], pause: Callable[[], Awaitable[None]]
+    ) -> list[Hash | ValueError]:
         self.hand_overs += 1
         answers: list[Hash | ValueError] = []
         for raw in raws:

@@ -128,3 +128,10 @@ def test_a_load_whose_watch_has_ended_is_no_measurement(tmp_path: Path) -> None:
         patch.setattr(Blocks, "watch", fail)
         with pytest.raises(TimeoutError, match="no block"):
             asyncio.run(measure_without_blocks(node.url))
+
+
+def test_a_fleet_reports_through_concentrators() -> None:
+    small = ("--homes", 60, "--concentrators", 2, "--readings", 20, "--rounds", 2)
+    told = result("bench.fleet", *small)
+    assert (told["readings"], told["charged_or_drained"]) == (120, 120)
+    assert told["readings_per_second"] > 0 and told["node_cpu_us_per_reading"] > 0

@@ -22,6 +22,7 @@ from ctt_state.transaction import Signed
 from ctt_state.units import Hash, Wei, hex_of
 from ctt_state.votes import Certificate, Kind, Statement
 from node import runner as runner_module
+from node.consensus.settings import Settings
 from node.datadir import Space
 from node.exits import Exit
 from node.journal import JOURNAL_FILE, VOTES, Journal
@@ -50,11 +51,15 @@ def open_journal(ledger: Ledger) -> Journal:
 class Running:
     """A node with its ledger, under a running loop."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, settings: Settings | None = None) -> None:
         self.ledger = ledger
         self.journal = open_journal(ledger)
         self.node = Node(
-            ledger, journal=self.journal, consensus_key=development_key(0), limits=MempoolLimits()
+            ledger,
+            journal=self.journal,
+            consensus_key=development_key(0),
+            limits=MempoolLimits(),
+            settings=settings,
         )
         self.finals: list[FinalBlock] = []
         self.node.on_final(self.finals.append)
@@ -92,11 +97,13 @@ class Running:
 
 
 @asynccontextmanager
-async def running(directory: Path, *, fast: bool = True) -> AsyncIterator[Running]:
+async def running(
+    directory: Path, *, fast: bool = True, settings: Settings | None = None
+) -> AsyncIterator[Running]:
     """A node on a new chain of short periods; it is stopped unless it has ended."""
     genesis = {"blockPeriodMs": PERIOD_MS} if fast else {}
     ledger = make_ledger(directory / "node", **genesis)
-    world = Running(ledger)
+    world = Running(ledger, settings)
     try:
         yield world
     finally:
@@ -154,6 +161,27 @@ async def test_a_listener_sees_the_block_as_the_head(tmp_path: Path) -> None:
         world.node.on_final(look)
         await world.blocks(3)
         assert seen and all(seen)
+
+
+async def test_a_block_takes_what_there_is_time_for_and_at_least_one(tmp_path: Path) -> None:
+    """C-3a: the rest has its turn in the blocks after it."""
+    signed = [sign(key, nonce) for nonce in range(4) for key in (ALICE_KEY, BOB_KEY)]
+    async with running(tmp_path, settings=Settings(PERIOD_MS, execute_ms_max=0)) as world:
+        await world.node.submit_many([each.transaction.raw for each in signed])
+        await world.included(*signed)
+        counts = [len(each.transaction_hashes) for each in world.finals]
+        assert [count for count in counts if count] == [1] * len(signed)
+
+
+async def test_the_pool_follows_a_block_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.runner.TURN_ACCOUNTS_MAX", 2)
+    signed = [sign(key, 0) for key in (ALICE_KEY, BOB_KEY, ADMIN_KEY)]
+    later = [sign(key, 2) for key in (ALICE_KEY, BOB_KEY, ADMIN_KEY)]
+    async with running(tmp_path) as world:
+        await world.node.submit_many([each.transaction.raw for each in (*later, *signed)])
+        assert world.node.pool_counts() == (3, 3)
+        await world.included(*signed)
+        await world.until(lambda: world.node.pool_counts() == (0, 3))
 
 
 async def test_stopping_finishes_the_block_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,10 +26,10 @@ from node.cli.process import prepare_process, tell_service_manager
 from node.cli.settings import add_config_option, collect
 from node.consensus.settings import Settings
 from node.exits import Failure
+from node.interpreter import settle_interpreter
 from node.journal import Journal
 from node.keys import KEY_FILE, load_key
 from node.ledger import Ledger
-from node.memory import settle_memory
 from node.mempool import MempoolLimits
 from node.metrics import NodeMetrics
 from node.node import Node
@@ -178,7 +178,7 @@ async def _run(
     if options.cut_on_signal:
         cable.heed_signals()
     _stop_on_signals(node)
-    settle_memory()
+    settle_interpreter()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_door(options, node))
         server.metrics.register(NodeMetrics(node, None if identity is None else identity.expires))

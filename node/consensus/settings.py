@@ -22,6 +22,12 @@ class Settings:
     listen_ms: int = 0  # at the start, before the first vote: another process may be voting with our key
 
     @property
+    def build_ms(self) -> int:
+        """What a leader executes transactions for, before it seals its block: so that neither it nor a validator on a
+        slower machine, which has to do the same again, takes longer than a view has time for."""
+        return self.execute_ms_max // 2
+
+    @property
     def propose_ms(self) -> int:
         """From entering a view until its leader's proposal is overdue."""
         return self.period_ms + 2 * self.delay_ms + 67
