@@ -611,6 +611,14 @@ def test_a_name_that_the_pdfs_fonts_lack_is_named() -> None:
         assert make_paper(page_of(bill), font).startswith(b"%PDF")
 
 
+def test_one_day_is_one_day() -> None:
+    from apps.bill.present import page_of
+    from apps.bill.text import show_text
+
+    text = show_text(page_of(bill_of(tariff(), "2026-10-01", "2026-10-02")))
+    assert "(1 day, Europe/Berlin)" in text and "1 days" not in text
+
+
 def test_an_empty_bill_has_its_pages_too() -> None:
     from apps.bill.page import show_page
     from apps.bill.present import page_of

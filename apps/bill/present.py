@@ -67,7 +67,7 @@ def _who(bill: Bill) -> tuple[tuple[str, str], ...]:
         *([("Account name", bill.account.name)] if bill.account.name else []),
         *([("Account number", bill.account.number)] if bill.account.number else []),
         ("Crypto-Trading address", checksum_address(bill.prosumer)),
-        ("Bill period", f"{period} ({bill.period.days} days, {bill.period.zone.key})"),
+        ("Bill period", f"{period} ({_days(bill.period.days)}, {bill.period.zone.key})"),
         ("Tariff", bill.tariff.name),
     )
 
@@ -81,9 +81,13 @@ def _detail(line: Line, currency: str) -> str:
         return ""
     if line.unit == "%":
         return f"{_short(line.price)} % of {text_of(line.quantity)}"
-    unit = {"kWh": "kWh", "days": "day"}[line.unit]
-    quantity = text_of(line.quantity) if line.unit == "kWh" else str(line.quantity)
-    return f"{quantity} {line.unit} @ {text_of(line.price)} {currency}/{unit}"
+    is_energy = line.unit == "kWh"
+    quantity = f"{text_of(line.quantity)} kWh" if is_energy else _days(int(line.quantity))
+    return f"{quantity} @ {text_of(line.price)} {currency}/{'kWh' if is_energy else 'day'}"
+
+
+def _days(count: int) -> str:
+    return "1 day" if count == 1 else f"{count} days"
 
 
 def _figures(bill: Bill) -> tuple[tuple[str, str], ...]:
