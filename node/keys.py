@@ -51,8 +51,15 @@ def create_key_file(path: Path, text: bytes) -> None:
 
 
 def replace_key_file(path: Path, text: bytes) -> None:
-    """The file that is there is the new one or the old one, whatever happens. Raises: Failure (73)."""
+    """The file that is there is the new one or the old one, whatever happens. A crash may leave the new one beside it,
+    which may as well be somebody's: it is theirs to remove. Raises: Failure (73)."""
     beside = path.with_name(f"{path.name}.new")
+    if os.path.lexists(beside):
+        raise Failure(
+            Exit.CANNOT_CREATE,
+            f"{beside} is there, perhaps of a change that was interrupted; {path} is as it was. Remove {beside}, "
+            "unless it is a key of another name, and try again",
+        )
     create_key_file(beside, text)
     try:
         beside.replace(path)

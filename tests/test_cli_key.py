@@ -77,10 +77,11 @@ def test_a_key_goes_into_a_keystore_and_out_again(ctt: Ctt, home: Path) -> None:
 def test_a_password_is_changed_whole_or_not_at_all(ctt: Ctt, home: Path) -> None:
     keystore, before = home / "alice.json", (home / "alice.json").read_bytes()
     change = ("change", keystore, "--password-file", home / "password", "--new-password-file")
-    (home / "alice.json.new").mkdir()
-    assert ctt(*change, home / "other").code == 73
-    assert keystore.read_bytes() == before
-    (home / "alice.json.new").rmdir()
+    write(home / "alice.json.new", "what a crash left")
+    refused = ctt(*change, home / "other")
+    assert (refused.code, f"Remove {keystore}.new" in refused.err) == (73, True)
+    assert (keystore.read_bytes(), (home / "alice.json.new").read_text()) == (before, "what a crash left")
+    (home / "alice.json.new").unlink()
 
     assert address_told(ctt(*change, home / "other")) == hex_of(address_of(ALICE_KEY))
     assert ctt("show", keystore, "--password-file", home / "password")[0::2] == (
