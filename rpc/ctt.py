@@ -17,6 +17,7 @@ from rpc.methods import Registry
 CTT_METHODS: Final = Registry()
 
 STALLED_MS: Final = 5_000  # an outage of one leader costs less than a second
+STALLED_PERIODS: Final = 3  # at least, where blocks are slow
 
 
 @CTT_METHODS.method("ctt_abi", result=schemas.MODULES)
@@ -38,12 +39,14 @@ def _abi() -> RawJson:
 def chain_status(caller: Caller) -> Json:
     """The chain at a glance: which it is, height, time, validators, pool, peers, tokens and the energy they hold.
 
-    Finality is `stalled` when the newest final block here is more than 5 s old, and then `since` is its time in ms:
-    the chain stands still, or this node is cut off or `syncing`. `live`: new blocks become final; `since` is null."""
+    Finality is `stalled` when the newest final block here is more than 5 s and 3 block periods old, and then `since` is
+    its time in ms: the chain stands still, or this node is cut off or `syncing`. `live`: new blocks become final;
+    `since` is null."""
     chain = caller.chain
     header = chain.head.block.header
     pending, queued = chain.pool_counts()
-    is_stalled = chain.now_ms() - header.timestamp_ms > STALLED_MS
+    period_ms = chain.parameters.block_period_ms
+    is_stalled = chain.now_ms() - header.timestamp_ms > max(STALLED_MS, STALLED_PERIODS * period_ms)
     validators = chain.validators(header.epoch)
     status: dict[str, Json] = {
         "chainId": chain.parameters.chain_id,
@@ -51,6 +54,7 @@ def chain_status(caller: Caller) -> Json:
         "height": header.height,
         "blockHash": hex_of(chain.head.hash),
         "timeMs": header.timestamp_ms,
+        "blockPeriodMs": period_ms,
         "finality": "stalled" if is_stalled else "live",
         "since": header.timestamp_ms if is_stalled else None,
         "epoch": header.epoch,

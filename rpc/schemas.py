@@ -312,6 +312,7 @@ CHAIN_STATUS: Final = shape(
         "height": NUMBER,
         "blockHash": HASH,
         "timeMs": NUMBER,
+        "blockPeriodMs": NUMBER,
         "finality": {"enum": ["live", "stalled"]},
         "since": maybe(NUMBER),
         "epoch": NUMBER,

@@ -12,6 +12,7 @@ async def test_the_status_names_where_consensus_stands() -> None:
     async with served() as node:
         status = await node.call("ctt_chainStatus")
         assert (status["height"], status["epoch"], status["view"], status["validators"]) == (1, 0, 1, 1)
+        assert status["blockPeriodMs"] == node.world.parameters.block_period_ms
 
 
 @pytest.mark.parametrize(("late_ms", "finality"), [(-5_001, "live"), (5_000, "live"), (5_001, "stalled")])

@@ -60,7 +60,6 @@ examples:
 """
 PAGE_MAX: Final = 100
 HISTORY: Final = 40  # auctions in the run of prices
-PERIOD_BLOCKS: Final = 30  # over which the time a block takes is reckoned
 
 
 REFUSALS: Final = Refusals(
@@ -424,13 +423,14 @@ async def run_mandate(client: Client, options: argparse.Namespace) -> None:
 
 async def _read_market(client: Client) -> dict[str, Any]:
     """All that `show` shows, each of the newest block. Raises: Failure (78) without a market."""
-    market, book, auctions, clearing = results(
+    market, book, auctions, clearing, chain = results(
         await client.batch(
             [
                 ("ctt_market", []),
                 ("ctt_orderBook", [0, PAGE_MAX]),
                 ("ctt_auctions", [None, HISTORY]),
                 ("ctt_clearing", []),
+                ("ctt_chainStatus", []),
             ]
         )
     )
@@ -440,7 +440,7 @@ async def _read_market(client: Client) -> dict[str, Any]:
         "book": book,
         "auctions": auctions,
         "clearing": clearing,
-        "blockPeriodMs": await _period_ms(client, market["height"]),
+        "blockPeriodMs": chain["blockPeriodMs"],
     }
 
 
@@ -453,15 +453,3 @@ async def _market(client: Client) -> dict[str, Any]:
 def _check_market(answer: object) -> None:
     if answer is None:
         raise Failure(Exit.CONFIGURATION, REFUSALS.texts["NoMarket"])
-
-
-async def _period_ms(client: Client, height: int) -> int:
-    """How long the last blocks took, each. Genesis is of another day."""
-    first = max(height - PERIOD_BLOCKS, 1)
-    blocks = results(
-        await client.batch([("eth_getBlockByNumber", [hex(each), False]) for each in (first, max(height, 1))])
-    )
-    if None in blocks or height <= first:
-        return 0
-    start, end = (int(block["timestampMilliseconds"], 16) for block in blocks)
-    return (end - start) // (height - first)

@@ -78,6 +78,7 @@ addEventListener("hashchange", () => {
 // --- whether the chain lives -----------------------------------------------------------------------------------------
 
 const STALLED_MS = 5000;
+const STALLED_PERIODS = 3; // at least, where blocks are slow
 const LOOK_MS = 1000;
 const sign = document.getElementById("connection");
 let connection = "connecting";
@@ -85,13 +86,14 @@ let heardAt = 0;
 let status = null;
 let isLooking = false;
 
+const isOverdue = () => performance.now() - heardAt > Math.max(STALLED_MS, STALLED_PERIODS * (status?.blockPeriodMs ?? 0));
+
 // Only what the node says itself: a head that came lately, or its own word that there has been none.
 function judge() {
-  const isLate = performance.now() - heardAt > STALLED_MS;
   if (connection === "lost") return ["bad", "connection lost"];
   if (connection === "connecting" || !status) return ["", "connecting…"];
   if (status.syncing) return ["warn", "catching up"];
-  if (status.finality === "live" && !isLate) return ["ok", "live"];
+  if (status.finality === "live" && !isOverdue()) return ["ok", "live"];
   if (status.finality === "stalled") {
     return ["bad", `stalled since ${new Date(status.since).toLocaleTimeString()}`];
   }
@@ -130,7 +132,7 @@ onHead(() => {
 });
 setInterval(() => {
   tell(); // a node that hangs answers nothing
-  if (performance.now() - heardAt > STALLED_MS) look();
+  if (isOverdue()) look();
 }, LOOK_MS);
 
 show();

@@ -7,11 +7,10 @@ import { batch, call, headOf, onHead } from "../rpc.js";
 import { heard, missed, presence } from "../validators.js";
 
 const BLOCKS_SHOWN = 12;
-const BLOCKS_KEPT = 90; // half a minute's, from which rates are taken
+const BLOCKS_KEPT = 90; // from which rates are taken
 const TRANSACTIONS_SHOWN = 12;
-const TARGET_PER_SECOND = 3;
-const HIGHEST_MS = 1000; // of a bar
-const LATE_MS = 500; // an interval that is no longer one period of a third of a second
+const HIGHEST_PERIODS = 3; // of a bar
+const LATE_PERIODS = 1.5; // an interval that is no longer one period
 const STATUS_EVERY_MS = 2000;
 const AGES_EVERY_MS = 1000;
 const TRANSACTIONS_EVERY_MS = 1000; // each of them is a call, and a client has 50 units a second
@@ -23,7 +22,7 @@ const VALIDATOR_COLUMNS = ["Validator", "State", ">Heard", ">Votes missed", ">Bl
 export default async function home(main) {
   title("Chain");
   const place = layout(main);
-  const chain = { heads: [], counts: new Map(), names: new Map(), order: [], epoch: 0, transactions: [], nextReadMs: 0, heardMs: performance.now(), stalledSince: null, isReading: false, isCatchingUp: false };
+  const chain = { heads: [], counts: new Map(), names: new Map(), order: [], epoch: 0, periodMs: 0, transactions: [], nextReadMs: 0, heardMs: performance.now(), stalledSince: null, isReading: false, isCatchingUp: false };
   await Promise.all([readStatus(place, chain), readRecent(chain)]);
   drawBlocks(place, chain);
   drawValidators(place, chain);
@@ -62,6 +61,7 @@ async function readStatus(place, chain) {
   const [status, node, validators] = await batch([["ctt_chainStatus"], ["ctt_nodeStatus"], ["ctt_validators", ["latest"]]]);
   if (status instanceof Error) throw status;
   chain.epoch = status.epoch;
+  chain.periodMs = status.blockPeriodMs;
   chain.stalledSince = status.finality === "stalled" ? status.since : null;
   chain.order = validators instanceof Error ? [] : validators.validators.map((each) => each.address);
   chain.states = node instanceof Error ? [] : node.validators;
@@ -86,7 +86,7 @@ async function catchUp(chain) {
   }
 }
 
-// The last half minute's heads, so that rates are there from the start.
+// The last heads, so that rates are there from the start.
 async function readRecent(chain) {
   const heads = [];
   const newest = await call("eth_getBlockByNumber", "latest", false);
@@ -230,8 +230,8 @@ function drawRates(place, chain) {
   const waited = waitedMs(chain);
   const seconds = (chain.heads[0].timeMs - chain.heads.at(-1).timeMs + waited) / 1000;
   const intervals = chain.heads.slice(1).map((each, at) => chain.heads[at].timeMs - each.timeMs).reverse();
-  tell(place.rate, (intervals.length / seconds).toFixed(2), `of ${TARGET_PER_SECOND} that are due, over ${Math.round(seconds)} s`);
-  replace(place.rate.extra, bars(waited ? [...intervals, waited] : intervals));
+  tell(place.rate, (intervals.length / seconds).toFixed(2), `of ${(1000 / chain.periodMs).toFixed(2)} that are due, over ${Math.round(seconds)} s`);
+  replace(place.rate.extra, bars(waited ? [...intervals, waited] : intervals, chain.periodMs));
   const counted = chain.heads.slice(0, -1).filter((each) => chain.counts.has(each.height));
   const transactions = counted.reduce((sum, each) => sum + chain.counts.get(each.height), 0);
   tell(place.load, ((transactions / Math.max(1, counted.length)) * (intervals.length / seconds)).toFixed(1), "in final blocks");
@@ -240,17 +240,18 @@ function drawRates(place, chain) {
 // How long the next block is overdue: by the node's word, or since the last one was heard.
 function waitedMs(chain) {
   const ms = chain.stalledSince ? Date.now() - new Date(chain.stalledSince) : performance.now() - chain.heardMs;
-  return ms > LATE_MS ? ms : 0;
+  return ms > LATE_PERIODS * chain.periodMs ? ms : 0;
 }
 
-function bars(intervals) {
-  const late = intervals.filter((each) => each > LATE_MS).length;
+function bars(intervals, periodMs) {
+  const isLate = (each) => each > LATE_PERIODS * periodMs;
+  const late = intervals.filter(isLate).length;
   return svg(
     "svg",
     { class: "bars", viewBox: `0 0 ${BLOCKS_KEPT} 100`, preserveAspectRatio: "none", role: "img", "aria-label": `Time between the last ${intervals.length} blocks: ${late} of them came late` },
     intervals.map((each, at) => {
-      const height = Math.min(100, (100 * each) / HIGHEST_MS);
-      return svg("rect", { x: at, y: 100 - height, width: 0.8, height, class: each > LATE_MS ? "late" : null });
+      const height = Math.min(100, (100 * each) / (HIGHEST_PERIODS * periodMs));
+      return svg("rect", { x: at, y: 100 - height, width: 0.8, height, class: isLate(each) ? "late" : null });
     }),
   );
 }
