@@ -403,13 +403,14 @@ QUERIES: Final = re.findall(r"```sql\n(.*?);\n```", PAGE.read_text(encoding="utf
 
 
 def test_the_page_has_the_queries() -> None:
-    assert len(QUERIES) == 7
+    assert len(QUERIES) == 8
 
 
 def test_the_queries_of_the_page_find_something(database: str, history: History) -> None:
     write(database, history)
     values = {
         "prosumer": ALICE,
+        "account": ALICE,
         "token": OWN_TOKENS[0],
         "from_ms": 0,
         "to_ms": history.time_ms,

@@ -32,12 +32,30 @@ PATHS = [
     "account/{trader}",
     "validators",
     "search/1",
+    "token/{token}",
+    "tokens",
+    "prosumer/{home}",
+    "market",
+    "supply",
 ]
 
 
 def path_of(chain: Chain, path: str) -> str:
-    block = int(chain.call("eth_getTransactionReceipt", chain.purchase)["blockNumber"], 16)
-    return path.format(block=block, trader=chain.trader, purchase=chain.purchase, refused=chain.refused)
+    return path.format(
+        block=int(chain.call("eth_getTransactionReceipt", chain.purchase)["blockNumber"], 16),
+        trader=chain.trader,
+        purchase=chain.purchase,
+        refused=chain.refused,
+        token=token_of(chain)["tokenId"],
+        home=chain.owners[0],
+    )
+
+
+def token_of(chain: Chain) -> Any:
+    """One of those that the trader bought first: other tests buy more."""
+    logs = chain.call("eth_getTransactionReceipt", chain.purchase)["logs"]
+    (*_, token_id) = next(log["topics"] for log in logs if len(log["topics"]) == 4)
+    return chain.call("ctt_token", int(token_id, 16))
 
 
 @pytest.fixture
@@ -227,6 +245,7 @@ def test_an_account_a_module_a_meter(show: Show, chain: Chain) -> None:
     assert int(fact(page, "Transactions sent")) == int(
         chain.call("eth_getTransactionCount", chain.trader, "latest"), 16
     )
+    expect(page.get_by_text("the database of ctt index does")).to_be_visible()
     expect(show(f"account/{hex_of(CTT.address)}").locator(".head .tag")).to_have_text("the module CTT")
     page = show(f"account/{chain.owners[0]}")
     tokens = chain.call("ctt_prosumer", chain.owners[0])["tokens"]["count"]

@@ -1,27 +1,11 @@
 """The pages of tokens, homes, market and supply show what the node says."""
 
-from typing import Any
+from playwright.sync_api import expect
 
-import pytest
-from playwright.sync_api import Page, expect
-
-from tests.explorer.conftest import Chain, violations
-from tests.explorer.test_chain import PHONE, Show, fact, rows, show
+from tests.explorer.conftest import Chain
+from tests.explorer.test_chain import Show, fact, rows, show, token_of
 
 __all__ = ["show"]
-
-PATHS = ["token/{token}", "tokens", "prosumer/{home}", "market", "supply"]
-
-
-def path_of(chain: Chain, path: str) -> str:
-    return path.format(token=token_of(chain)["tokenId"], home=chain.owners[0])
-
-
-def token_of(chain: Chain) -> Any:
-    """One of those that the trader bought first: other tests buy more."""
-    logs = chain.call("eth_getTransactionReceipt", chain.purchase)["logs"]
-    (*_, token_id) = next(log["topics"] for log in logs if len(log["topics"]) == 4)
-    return chain.call("ctt_token", int(token_id, 16))
 
 
 def test_a_token_tells_charge_owner_and_history(show: Show, chain: Chain) -> None:
@@ -88,18 +72,3 @@ def test_supply_is_tokens_times_what_each_holds(show: Show, chain: Chain) -> Non
 
 def test_what_is_not_there_is_said(show: Show) -> None:
     expect(show("token/99999999").locator(".notice")).to_contain_text("There is no token 99,999,999")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_are_for_all_to_use(page: Page, show: Show, chain: Chain, axe: str, scheme: Any) -> None:
-    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    for path in PATHS:
-        show(path_of(chain, path))
-        assert violations(page, axe) == [], path
-
-
-def test_pages_fit_a_phone(page: Page, show: Show, chain: Chain) -> None:
-    page.set_viewport_size(PHONE)
-    for path in PATHS:
-        show(path_of(chain, path))
-        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path

@@ -52,6 +52,7 @@ export default async function account(main, address) {
       prosumer ? card("Prosumer", prosumerFacts(prosumer)) : null,
       meter ? card("Meter", meterFacts(meter)) : null,
     ),
+    h("p", { class: "muted" }, "This is what the account is now. No node lists the past transactions of an account; the database of ctt index does."),
   );
 }
 
