@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import signal
 import statistics
 import subprocess
@@ -145,9 +144,8 @@ async def until_it_proposes(url: str, address: str) -> float:
 
 
 @contextmanager
-def local_network(validators: int, rpc_port: int, p2p_port: int) -> Iterator[list[str]]:
+def local_network(validators: int, rpc_port: int, p2p_port: int, directory: Path) -> Iterator[list[str]]:
     """Gives the validators' URLs. Raises: RuntimeError when they do not answer."""
-    directory = Path(tempfile.mkdtemp(prefix="ctt-bench-"))
     ports = ("--rpc-port", str(rpc_port), "--p2p-port", str(p2p_port))
     command = [
         sys.executable,
@@ -171,7 +169,6 @@ def local_network(validators: int, rpc_port: int, p2p_port: int) -> Iterator[lis
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(STOP_SECONDS_MAX)
-        shutil.rmtree(directory)
 
 
 def process_of(rpc_port: int) -> int:
@@ -268,7 +265,12 @@ def main() -> int:
     parser.add_argument("--rpc-port", type=int, default=28545)
     parser.add_argument("--p2p-port", type=int, default=28645)
     options = parser.parse_args()
-    with local_network(options.validators, options.rpc_port, options.p2p_port) as urls:
+    with (
+        tempfile.TemporaryDirectory(prefix="ctt-bench-") as directory,
+        local_network(
+            options.validators, options.rpc_port, options.p2p_port, Path(directory) / "net"
+        ) as urls,
+    ):
         print(json.dumps(asyncio.run(run(options, urls)), indent=2))
     return 0
 

@@ -40,6 +40,7 @@ from node.runner import Runner, head_of, read_clocks
 log = logging.getLogger(__name__)
 
 SYNCING_BLOCKS: Final = 30  # this far behind the node takes no transactions from clients
+TURN_DECODED_MAX: Final = 256  # transactions, before others on the loop have their turn: about 2 ms
 STALLED_MS: Final = 10_000  # without a final block, and so many periods, it takes none either
 STALLED_PERIODS: Final = 10
 
@@ -412,7 +413,11 @@ class Node:
         """The block's transactions with their senders: most are in the pool already. Raises: InvalidBlock."""
         known = [self._pool.get(keccak(raw)) for raw in block.transactions]
         missing = [raw for raw, signed in zip(block.transactions, known, strict=True) if signed is None]
-        transactions = decode_transactions(block._replace(transactions=tuple(missing)), self.parameters)
+        transactions = []
+        for start in range(0, len(missing), TURN_DECODED_MAX):
+            part = block._replace(transactions=tuple(missing[start : start + TURN_DECODED_MAX]))
+            transactions += decode_transactions(part, self.parameters)
+            await asyncio.sleep(0)
         senders = await self._recovery.recover(transactions, is_urgent=True)
         found = iter(zip(transactions, senders, strict=True))
         return [signed or _signed(*next(found)) for signed in known]

@@ -12,9 +12,9 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar, assert_never
 
@@ -409,21 +409,38 @@ class Runner:
 
     async def _apply(self, blocks: tuple[Block, ...], certificate: Certificate) -> None:
         """What a quorum made final must execute here to the same roots. Raises: Halted."""
-        for block in blocks:
-            if block.header.height != self._ledger.head.block.header.height + 1:
-                continue  # consensus was faster
-            try:
-                transactions = await self._recover(block)
-                executed = await self._on_storage(self._ledger.execute, block, transactions)
-            except InvalidBlock as fault:
-                reason = (
-                    f"block {block.header.height} is final but invalid here: {fault}; this node's state or program "
-                    "differs from the network's"
-                )
-                raise self._halted(reason, (certificate,), block) from None
-            await self._commit(executed, certificate if block is blocks[-1] else None)
+        async with aclosing(self._recover_ahead(blocks)) as recovered:
+            async for block, transactions in recovered:
+                if block.header.height != self._ledger.head.block.header.height + 1:
+                    continue  # consensus was faster
+                try:
+                    executed = await self._on_storage(self._ledger.execute, block, transactions.result())
+                except InvalidBlock as fault:
+                    reason = (
+                        f"block {block.header.height} is final but invalid here: {fault}; this node's state or "
+                        "program differs from the network's"
+                    )
+                    raise self._halted(reason, (certificate,), block) from None
+                await self._commit(executed, certificate if block is blocks[-1] else None)
         self.tell(Received(certificate, None, None))
         self._outside.on_applied()
+
+    async def _recover_ahead(
+        self, blocks: Sequence[Block]
+    ) -> AsyncGenerator[tuple[Block, "asyncio.Task[list[Signed]]"], None]:
+        """Each block with its transactions and their senders, while those of the next are being found."""
+        tasks: deque[asyncio.Task[list[Signed]]] = deque()
+        try:
+            for place, block in enumerate(blocks):
+                for each in blocks[place + len(tasks) : place + 2]:
+                    tasks.append(asyncio.ensure_future(self._recover(each)))
+                await asyncio.wait((tasks[0],))
+                yield block, tasks.popleft()
+        finally:
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await task
 
     async def _commit(self, executed: Executed, certificate: Certificate | None) -> None:
         encoded = None if certificate is None else certificate.encode()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from apps.client import Client
 from bench.throughput import Blocks, measure
 from bench.workload import percentile
+from tests.live_network import free_ports
 from tests.live_node import GENESIS, LiveNode, free_port
 
 STEPS = {"apply", "tree_and_roots", "commit", "publish", "total"}
@@ -135,3 +137,11 @@ def test_a_fleet_reports_through_concentrators() -> None:
     told = result("bench.fleet", *small)
     assert (told["readings"], told["charged_or_drained"]) == (120, 120)
     assert told["readings_per_second"] > 0 and told["node_cpu_us_per_reading"] > 0
+
+
+@pytest.mark.slow
+def test_a_follower_catches_up() -> None:
+    ports = ("--rpc-port", free_ports(2, 9_800), "--p2p-port", free_ports(2, 9_900))
+    told = result("bench.sync", "--transactions", 200, *ports)
+    assert (told["transactions"], told["cpu_count"]) == (200, os.cpu_count())
+    assert told["blocks"] > 0 and told["transactions_per_second"] > 0
