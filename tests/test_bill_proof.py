@@ -325,6 +325,10 @@ async def test_it_is_checked_where_no_node_is_installed(world: World) -> None:
     ended = check_offline(cut, *genesis)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (65, "", 1)
     assert "cut.proof: not proven: $: " in ended.stderr
+    ended = check_offline(world.directory / "missing", *genesis)
+    assert (ended.returncode, ended.stderr) == (66, f"{world.directory}/missing: No such file or directory\n")
+    ended = check_offline(marked, "--genesis", marked)
+    assert (ended.returncode, ended.stdout) == (78, "")
 
 
 async def test_the_command_checks_offline(world: World, capsys: pytest.CaptureFixture[str]) -> None:

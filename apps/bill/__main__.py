@@ -23,7 +23,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main() -> int:
-    """0 when every line is proven, 65 when one is not, 78 for a genesis or tariff document that is none."""
+    """0 when every line is proven, 65 when one is not, 66 for a file that cannot be read, 78 for a genesis or tariff
+    document that is none."""
     parser = _Parser(prog="python -m apps.bill", description=__doc__)
     parser.add_argument("file", type=Path, metavar="FILE", help="what ctt bill --proof wrote")
     parser.add_argument(
@@ -46,10 +47,13 @@ def main() -> int:
         print(show_proven(check_proof(proof, genesis, tariff=tariff, trusted=options.checkpoint)))
     except Unproven as fault:
         print(f"{options.file}: not proven: {fault}", file=sys.stderr)
-        return 65
-    except (InvalidGenesis, InvalidTariff, OSError) as fault:
+        return os.EX_DATAERR
+    except OSError as fault:
+        print(f"{fault.filename}: {fault.strerror}", file=sys.stderr)
+        return os.EX_NOINPUT
+    except (InvalidGenesis, InvalidTariff) as fault:
         print(fault, file=sys.stderr)
-        return 78
+        return os.EX_CONFIG
     return 0
 
 
