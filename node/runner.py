@@ -439,8 +439,7 @@ class Runner:
         finally:
             for task in tasks:
                 task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _commit(self, executed: Executed, certificate: Certificate | None) -> None:
         encoded = None if certificate is None else certificate.encode()
