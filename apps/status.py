@@ -122,6 +122,8 @@ def _rows(status: Status) -> Iterator[tuple[str, str, str]]:
     yield "block", f"{chain['height']:,}  {_plain(chain['blockHash'])[:18]}…", "bold"
     yield "rate", f"{status.blocks_per_second:.2f} blocks/s", PLAIN
     yield "finality", _spread(node["finalityMs"]), PLAIN
+    if chain.get("notVoting"):
+        yield "voting", _plain(chain["notVoting"]), BAD
     yield "validators", _heard(status), BAD if status.missing else PLAIN
     yield "peers", f"{chain['peers']:,}", PLAIN
     yield "pool", f"{chain['pool']['pending']:,} pending, {chain['pool']['queued']:,} queued", PLAIN

@@ -3,10 +3,12 @@
     votes/node.lock   held while a process may vote; two processes on one directory cannot both
     votes/journal     the journal
     votes/journal.new a rewriting that did not finish; the next one replaces it
+    votes/restored    the restore guard: the database is from a backup, and the key may have voted since
 
 The file is a header (format, genesis hash, consensus public key) and steps. A step is what one `write` and one
 `fdatasync` made durable: its number, its length, a checksum of these two; records; a checksum of all that and an end
-mark. A record is a kind, a length and bytes: a vote, a certificate, a block, marks, or that the node was stopped.
+mark. A record is a kind, a length and bytes: a vote, a certificate, a block, marks, a silence, or that the node was
+stopped.
 Numbers are big-endian. Checksums are CRC-32, as in the anchor; Python has no fast CRC-32C.
 
 What a crash leaves and what damage leaves look different. A crash cuts the last step short, with or without zeros in
@@ -20,7 +22,7 @@ that it is an older copy of itself. Against those stand the height of the databa
 operators carry from one machine to the next, and a validator's ear for votes with its own key.
 
 Everything at or below the floor is durably final and forgotten; nothing is signed there any more. The marks are the
-greatest places of votes; they and the floor survive each rewriting.
+greatest places of votes; they, the floor and the silence after a restore survive each rewriting.
 """
 
 import errno
@@ -58,6 +60,7 @@ log = logging.getLogger(__name__)
 
 VOTES: Final = "votes"  # in the data directory
 JOURNAL_FILE: Final = "journal"
+GUARD_FILE: Final = "restored"
 FORMAT: Final = 1
 REWRITE_BYTES: Final = 16 * MIB  # a larger journal is rewritten without what is final
 FLOOR_BLOCKS: Final = 64  # final blocks after which the floor is written even without a vote
@@ -72,6 +75,7 @@ _END: Final = b"done"  # the last byte is what tells a whole step from a short o
 _END_BYTES: Final = _CHECKSUM.size + len(_END)
 _RECORD: Final = struct.Struct(">BI")  # kind, bytes
 _MARKS: Final = struct.Struct(">9Q")
+_PLACE: Final = struct.Struct(">2Q")
 _SCAN_BYTES: Final = MIB
 _READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _APPEND_FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -155,7 +159,13 @@ def place_of(statement: Statement) -> Place:
     return Place(statement.epoch, statement.view)
 
 
-Item = Vote | Certificate | Block | Marks
+class Silence(NamedTuple):
+    """Casts nothing up to this place, though it is not final: the key may have voted there elsewhere."""
+
+    through: Place
+
+
+Item = Vote | Certificate | Block | Marks | Silence
 
 
 @dataclass
@@ -165,6 +175,7 @@ class Contents:
     genesis_hash: Hash
     public_key: bytes
     marks: Marks = NO_MARKS
+    silent_through: Place = NOWHERE
     votes: dict[Place, dict[Kind, Vote]] = field(default_factory=dict)
     certificates: dict[Statement, Certificate] = field(default_factory=dict)
     blocks: dict[Hash, Block] = field(default_factory=dict)
@@ -192,6 +203,13 @@ class Contents:
                 self.blocks[item.header.hash] = item
             case Marks():
                 self.raise_marks(item)
+            case Silence(through):
+                self.silent_through = max(self.silent_through, through)
+
+    @property
+    def unused_above(self) -> Place:
+        """Nothing new is cast up to here."""
+        return max(self.marks.floor, self.silent_through)
 
     def raise_marks(self, marks: Marks) -> None:
         """Forgets what is final now."""
@@ -208,12 +226,14 @@ class Contents:
     def restored(self) -> Restored:
         votes = tuple(vote for kinds in self.votes.values() for vote in kinds.values())
         return Restored(
-            votes, tuple(self.certificates.values()), tuple(self.blocks.values()), self.marks.floor
+            votes, tuple(self.certificates.values()), tuple(self.blocks.values()), self.unused_above
         )
 
     def items(self) -> Iterator[Item]:
         """What a rewritten journal holds."""
         yield self.marks
+        if self.silent_through > self.marks.floor:
+            yield Silence(self.silent_through)
         restored = self.restored()
         yield from restored.certificates
         yield from restored.blocks
@@ -341,11 +361,9 @@ class Journal:
         held = kinds.get(statement.kind)
         if held is not None and held.statement == statement:
             return held
-        marks = self._contents.marks
-        if place <= marks.floor:
-            raise BelowFloor(
-                f"{describe(statement)}: the floor is epoch {marks.floor.epoch}, view {marks.floor.view}"
-            )
+        marks, floor = self._contents.marks, self._contents.unused_above
+        if place <= floor:
+            raise BelowFloor(f"{describe(statement)}: the floor is epoch {floor.epoch}, view {floor.view}")
         for vote in kinds.values():
             if contradict(vote._replace(statement=statement), vote):
                 raise DoubleSign(
@@ -402,6 +420,12 @@ class Journal:
         self._check_usable()
         self._contents.raise_marks(marks._replace(floor=marks.highest, height=Height(0)))
         self._append([])
+
+    def keep_silent(self, through: Place) -> None:
+        """Casts nothing up to this place, and lifts the restore guard. Raises: StorageForbidden, StorageFailed."""
+        self._check_usable()
+        self._append([Silence(through)])
+        lift_guard(self._path.parent.parent)
 
     def note_clean(self) -> None:
         """The node stops and votes no more: for the next `was_clean`. Raises: StorageFailed."""
@@ -465,6 +489,41 @@ class Journal:
             raise AssertionError("the journal is closed")
 
 
+# --- the restore guard ------------------------------------------------------------------------------------------
+
+
+def raise_guard(directory: Path) -> None:
+    """From now on a key in this directory votes only when others have told how far it may have voted (C-14).
+
+    Raises: StorageForbidden, StorageFailed.
+    """
+    path = _guard_path(directory)
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(directory)
+        replace_file(path, b"restored from a backup; votes of this key may be missing here\n")
+    except OSError as error:
+        raise explain_os_error("creating", path, error) from None
+
+
+def is_guarded(directory: Path) -> bool:
+    return os.path.lexists(_guard_path(directory))
+
+
+def lift_guard(directory: Path) -> None:
+    """The journal knows now up to where the key may have voted. Raises: StorageForbidden, StorageFailed."""
+    path = _guard_path(directory)
+    try:
+        path.unlink(missing_ok=True)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise explain_os_error("removing", path, error) from None
+
+
+def _guard_path(directory: Path) -> Path:
+    return directory / VOTES / GUARD_FILE
+
+
 # --- reading --------------------------------------------------------------------------------------------------
 
 
@@ -477,6 +536,23 @@ def read_journal(directory: Path) -> Contents:
     descriptor = _open_file(path, _READ_FLAGS)
     try:
         return _replay(path, descriptor)
+    except OSError as error:
+        raise explain_os_error("reading", path, error) from None
+    finally:
+        os.close(descriptor)
+
+
+def read_owner(directory: Path) -> bytes:
+    """The public key that the journal is of; empty where there is no journal.
+
+    Raises: StorageDamaged, StorageForbidden, StorageFailed.
+    """
+    if not os.path.lexists(journal_path(directory)):
+        return b""
+    path = find_journal(directory)
+    descriptor = _open_file(path, _READ_FLAGS)
+    try:
+        return _read_header(path, descriptor).public_key
     except OSError as error:
         raise explain_os_error("reading", path, error) from None
     finally:
@@ -608,6 +684,7 @@ class _Kind(IntEnum):
     BLOCK = 3
     MARKS = 4
     CLEAN = 5
+    SILENCE = 6
 
 
 def _encode_file(contents: Contents) -> bytes:
@@ -642,6 +719,8 @@ def _encode_item(item: Item) -> bytes:
         case Marks(floor, height, notarize, nullify, finalize):
             numbers = (*floor, height, *notarize, *nullify, *finalize)
             return _encode_record(_Kind.MARKS, _MARKS.pack(*numbers))
+        case Silence(through):
+            return _encode_record(_Kind.SILENCE, _PLACE.pack(*through))
 
 
 def _encode_record(kind: _Kind, content: bytes) -> bytes:
@@ -662,6 +741,8 @@ def _decode_item(kind: int, content: bytes) -> Item | None:
             return Marks(Place(a, b), Height(height), Place(c, d), Place(e, f), Place(g, h))
         case _Kind.CLEAN:
             return None
+        case _Kind.SILENCE:
+            return Silence(Place(*_PLACE.unpack(content)))
     raise ValueError(f"record of kind {kind}")
 
 

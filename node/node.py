@@ -371,6 +371,19 @@ class Node:
         trouble = self._trouble(of_clients=True)
         return None if trouble is None else trouble.line
 
+    def not_voting(self) -> str | None:
+        """Why this validator casts no votes now."""
+        engine = self.engine
+        if engine.me is None or not engine.keeps_silent:
+            return None
+        if engine.guard is not None:
+            left_s = max(0, engine.guard.silent_at_ms - self._clocks().mono_ms) // 1_000
+            heard = f"{engine.guard_heard} of {engine.guard_quorum} validators heard"
+            return f"not voting: {heard}, {left_s:,} s of silence left (restore guard)"
+        epoch, view = engine.silent_through
+        of_epoch = "" if epoch == engine.epoch else f" of epoch {epoch:,}"
+        return f"not voting before view {view + 1:,}{of_epoch} (restore guard)"
+
     def signers(self) -> list[Signer]:
         """The validators of the epoch under way, in the order of the set."""
         engine, now_ms = self.engine, self._clocks().mono_ms

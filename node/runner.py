@@ -42,6 +42,7 @@ from node.consensus.events import (
     Finalize,
     Halt,
     Head,
+    KeepSilent,
     Message,
     Now,
     Received,
@@ -53,7 +54,7 @@ from node.consensus.events import (
 )
 from node.datadir import Space, check_room, free_space
 from node.exits import Exit, Failure
-from node.journal import BelowFloor, Journal
+from node.journal import BelowFloor, Journal, Place
 from node.ledger import BLOCK_TRANSACTIONS_MAX, BlockPlan, Ledger
 from node.mempool import Mempool
 from node.pulse import BLOCKS_KEPT, Finality, Lately
@@ -103,7 +104,7 @@ class Apply:
     certificate: Certificate
 
 
-StorageWork = Build | Validate | Cast | Finalize | Apply
+StorageWork = Build | Validate | Cast | Finalize | Apply | KeepSilent
 T = TypeVar("T")
 
 
@@ -254,7 +255,7 @@ class Runner:
             case Finalize(block_hash, _):
                 self.finality.finalize(block_hash, self._clocks().mono_ms)
                 self._give(effect)
-            case Build() | Cast():
+            case Build() | Cast() | KeepSilent():
                 self._give(effect)
             case Broadcast(message):
                 self._outside.broadcast(message)
@@ -327,6 +328,8 @@ class Runner:
                 await self._finalize(block_hash, certificate)
             case Apply(blocks, certificate):
                 await self._apply(blocks, certificate)
+            case KeepSilent(epoch, view):
+                await self._keep_silent(Place(epoch, view))
             case _:
                 assert_never(work)
 
@@ -347,6 +350,15 @@ class Runner:
             log.debug("%(reason)s", {"reason": late})  # the block became final before its vote's turn
         else:
             self.tell(VoteSigned(vote))
+
+    async def _keep_silent(self, through: Place) -> None:
+        if self._journal is None:
+            raise AssertionError("a follower has no restore guard")
+        await self._on_storage(self._journal.keep_silent, through)
+        log.warning(
+            "not voting before view %(view)d of epoch %(epoch)d (restore guard)",
+            {"view": through.view + 1, "epoch": through.epoch},
+        )
 
     async def _build(self, build: Build) -> Event:
         try:

@@ -184,7 +184,7 @@ class Store:
     def create(
         cls, directory: Path, document: bytes, genesis_hash: Hash, plan: bytes | None = None
     ) -> "Creation":
-        """A new database for the chain of this genesis document. Only `ctt init` creates.
+        """A new database for the chain of this genesis document. Only `ctt init` and `ctt restore` create.
 
         A creation that was interrupted is thrown away, unless it had the same plan; a finished database never is.
         Raises: StorageExists, StorageInUse, StorageForbidden, StorageFailed.
@@ -369,6 +369,12 @@ class Store:
             lambda height: self._get(_UNDO + _encode_height(height), snapshot),
         )
 
+    def image(self) -> tuple[Head, Iterator[tuple[bytes, bytes]]]:
+        """The head as it is now, and every row of the database with it, for a copy, while the chain goes on. LevelDB
+        keeps the rows as long as the iterator lives."""
+        head, snapshot = self._published
+        return head, self._rows(b"", snapshot=snapshot)
+
     def node_rows(self) -> Iterator[tuple[bytes, bytes]]:
         """Every node of the head's tree, by path."""
         return self._rows(_NODE)
@@ -496,6 +502,10 @@ class Creation:
         """Of the node loaded last, if there is one."""
         return self._last(_NODE)
 
+    def load_image(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Adds rows of another database, as `Store.image` gives them. Raises: StorageFailed."""
+        self._load(b"", rows)
+
     def finish(self, base: BlockWrite) -> None:
         """Adds the block of this state and makes the database exist. Raises: StorageFailed."""
         try:
@@ -506,8 +516,15 @@ class Creation:
             batch.put(_DOCUMENT, self._document)
             batch.put(_GENESIS_HASH, self._genesis_hash)
             batch.write()
+        except plyvel.Error as fault:
+            raise self._explain(fault) from None
+        self.finish_image(base.head)
+
+    def finish_image(self, head: Head) -> None:
+        """Makes the database exist: the image has all rows, up to this head. Raises: StorageFailed."""
+        try:
             self._settle()
-            Anchor(self._directory / ANCHOR_FILE, self._genesis_hash, base.head).close()
+            Anchor(self._directory / ANCHOR_FILE, self._genesis_hash, head).close()
             self._path.rename(self._directory / DATABASE)
             sync_directory(self._directory)
             sync_directory(self._directory.parent)
@@ -660,7 +677,7 @@ def _check_database(directory: Path, database: Any, expected: Hash | None, logs_
         database.get(key, verify_checksums=True) for key in (_SCHEMA, _GENESIS_HASH, _BASE, _HEAD)
     )
     if schema is not None:
-        _check_schema(path, int.from_bytes(schema, "big"))
+        check_schema(path, int.from_bytes(schema, "big"))
     if schema is None or genesis_hash is None or base_row is None or head_row is None:
         raise _damaged(path, "it ends before its first block; files are missing")
     if expected is not None and expected != genesis_hash:
@@ -674,8 +691,8 @@ def _check_database(directory: Path, database: Any, expected: Hash | None, logs_
     return head
 
 
-def _check_schema(path: Path, version: int) -> None:
-    """Raises: StorageDamaged."""
+def check_schema(path: Path, version: int) -> None:
+    """This program reads what stands at the path. Raises: StorageDamaged."""
     if version == SCHEMA_VERSION:
         return
     remedy = (

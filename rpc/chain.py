@@ -129,6 +129,9 @@ class Chain(Protocol):
     def signers(self) -> Sequence[Signer]:
         """The validators of the epoch under way, in the order of the set."""
 
+    def not_voting(self) -> str | None:
+        """Why this validator casts no votes now, in words; None of one that votes, and of a follower."""
+
     def room_bytes(self) -> tuple[int, int]:
         """What is free for the data directory, and the size of its file system."""
 

@@ -41,7 +41,7 @@ def chain_status(caller: Caller) -> Json:
 
     Finality is `stalled` when the newest final block here is more than 5 s and 3 block periods old, and then `since` is
     its time in ms: the chain stands still, or this node is cut off or `syncing`. `live`: new blocks become final;
-    `since` is null."""
+    `since` is null. `notVoting` tells why a validator casts no votes after a restore; else it is null."""
     chain = caller.chain
     header = chain.head.block.header
     pending, queued = chain.pool_counts()
@@ -60,6 +60,7 @@ def chain_status(caller: Caller) -> Json:
         "epoch": header.epoch,
         "view": header.view,
         "validators": None if validators is None else len(validators.members),
+        "notVoting": chain.not_voting(),
         "syncing": chain.is_syncing(),
         "peers": chain.peer_count(),
         "pool": {"pending": pending, "queued": queued},

@@ -318,6 +318,7 @@ CHAIN_STATUS: Final = shape(
         "epoch": NUMBER,
         "view": NUMBER,
         "validators": maybe(NUMBER),
+        "notVoting": maybe(STRING),
         "syncing": BOOLEAN,
         "peers": NUMBER,
         "pool": shape("Pool", "as txpool_status, in JSON numbers", {"pending": NUMBER, "queued": NUMBER}),

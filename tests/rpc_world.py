@@ -230,6 +230,7 @@ class RpcWorld:
     def signers(self) -> Sequence[Signer]:
         return [Signer(PROPOSER, "proposer", None, 0)]
 
+    def not_voting(self) -> None: ...
     def room_bytes(self) -> tuple[int, int]:
         return 20 * 2**30, 100 * 2**30
 

@@ -61,10 +61,11 @@ READS_CLOCK = frozenset(
 )
 # The loop that waits, a warning before it does, when a certificate or a token begins and ends, when a register was read, how long a request may
 # hold the loop, the pace of the demonstration, and what measures.
-# The loop that waits, a warning before it does, when a certificate or a token begins and ends, how long a request may
+# The loop that waits, the pace of a backup, a warning before it does, when a certificate or a token begins and ends, how long a request may
 # hold the loop, the pace of the demonstration, a meter's gateway, and what measures.
 MAY_READ_CLOCK = (
     "node.runner",
+    "node.backup",
     "node.pulse",
     "node.cli.init",
     "node.cli.access",

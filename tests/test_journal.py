@@ -28,6 +28,9 @@ from node.journal import (
     Journal,
     Marks,
     Place,
+    is_guarded,
+    lift_guard,
+    raise_guard,
     read_journal,
     silent_through,
 )
@@ -854,3 +857,47 @@ def test_raised_marks_bind_at_once_and_after_a_restart(directory: Path) -> None:
         journal = reopen(journal, directory)
     assert journal.restored().votes == (sign(notarize(9)),)
     journal.close()
+
+
+# --- after a restore --------------------------------------------------------------------------------------------
+
+
+def test_below_a_silence_nothing_is_cast_and_all_that_votes_above_rely_on_is_kept(directory: Path) -> None:
+    journal = open_journal(directory)
+    raise_guard(directory)
+    journal.keep_silent(Place(0, 5))
+    assert not is_guarded(directory)
+    for statement in (notarize(5), nullify(5), finalize(5), notarize(1)):
+        with pytest.raises(BelowFloor):
+            cast(journal, statement)
+    vote = cast(journal, nullify(6), certificate(nullify(5)))
+
+    for _ in range(2):
+        journal = reopen(journal, directory)
+        assert journal.restored() == Restored((vote,), (certificate(nullify(5)),), (), (0, 5))
+        with pytest.raises(BelowFloor):
+            cast(journal, finalize(5))
+    journal.close()
+
+
+def test_a_silence_survives_each_rewriting_and_ends_with_what_is_final(directory: Path) -> None:
+    journal = open_journal(directory, rewrite_bytes=1)
+    journal.keep_silent(Place(0, 5))
+    journal.advance(0, 3, 3)
+    journal = reopen(journal, directory, (0, 3, 3))
+    assert read_journal(directory).silent_through == Place(0, 5)
+    assert journal.restored().forgotten == (0, 5)
+    journal.advance(0, 7, 7)
+    assert journal.restored().forgotten == (0, 7)
+    journal.close()
+
+
+def test_the_guard_is_seen_until_it_is_lifted(directory: Path) -> None:
+    assert not is_guarded(directory)
+    raise_guard(directory)
+    assert stat.S_IMODE((directory / "votes" / "restored").stat().st_mode) == 0o600
+    open_journal(directory).close()
+    assert is_guarded(directory)
+    lift_guard(directory)
+    lift_guard(directory)
+    assert not is_guarded(directory)

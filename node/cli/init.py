@@ -1,5 +1,5 @@
 """`ctt init`: makes a node's data directory from a genesis document, at block 0 or, with peers, near the chain's end.
-The only command that creates a database."""
+Only it and `ctt restore` create databases."""
 
 import argparse
 import logging

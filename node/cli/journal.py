@@ -23,6 +23,7 @@ from node.journal import (
     describe,
     find_journal,
     journal_path,
+    lift_guard,
     read_journal,
     silent_through,
 )
@@ -94,7 +95,7 @@ def run_export(options: argparse.Namespace) -> int:
         contents = read_journal(options.dir)
     finally:
         lock.release()
-    exported = {"format": FORMAT, **_name_owner(contents), "marks": _encode_marks(contents.marks)}
+    exported = {"format": FORMAT, **_name_owner(contents), "marks": _encode_marks(contents)}
     print(json.dumps(exported, indent=2))
     return 0
 
@@ -148,7 +149,9 @@ def _check_first_epoch(epoch: int, head: Header) -> None:
 
 
 def _tell_start(options: argparse.Namespace) -> int:
-    (epoch, view), path = read_journal(options.dir).marks.floor, journal_path(options.dir)
+    """The operator vouches for the journal, so no restore guard is needed."""
+    lift_guard(options.dir)
+    (epoch, view), path = read_journal(options.dir).unused_above, journal_path(options.dir)
     text = f"{path}: ready; this key votes from epoch {epoch}, view {view + 1} on"
     show(options, [text], {"path": str(path), "epoch": epoch, "view": view + 1})
     return 0
@@ -174,6 +177,8 @@ def _describe(directory: Path, contents: Contents) -> Iterator[tuple[str, str]]:
     yield "genesis", hex_of(contents.genesis_hash)
     yield "consensus key", hex_of(contents.public_key)
     yield "floor", f"{_show(marks.floor)}, block {marks.height:,}"
+    if contents.silent_through > marks.floor:
+        yield "silent through", _show(contents.silent_through)
     yield "last NOTARIZE", _show(marks.notarize)
     yield "last NULLIFY", _show(marks.nullify)
     yield "last FINALIZE", _show(marks.finalize)
@@ -200,7 +205,7 @@ def _summarise(directory: Path, contents: Contents) -> dict[str, object]:
     return {
         "path": str(journal_path(directory)),
         **_name_owner(contents),
-        "marks": _encode_marks(contents.marks),
+        "marks": _encode_marks(contents),
         "finalHeight": contents.marks.height,
         "votes": [
             {
@@ -230,7 +235,9 @@ def _name_owner(contents: Contents) -> dict[str, str]:
 _PLACES: Final = ("floor", "notarize", "nullify", "finalize")
 
 
-def _encode_marks(marks: Marks) -> dict[str, dict[str, int]]:
+def _encode_marks(contents: Contents) -> dict[str, dict[str, int]]:
+    """A silence counts as a floor: on another machine nothing is known of what lies below it."""
+    marks = contents.marks._replace(floor=contents.unused_above)
     return {name: getattr(marks, name)._asdict() for name in _PLACES}
 
 

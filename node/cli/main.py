@@ -22,6 +22,8 @@ COMMANDS: Final = (
     "devnet",
     "status",
     "verify",
+    "backup",
+    "restore",
     "validators",
     "block",
     "tx",

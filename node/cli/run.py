@@ -16,6 +16,7 @@ from ctt_state.crypto import public_key
 from ctt_state.genesis import load_genesis
 from ctt_state.units import Hash, hex_of
 from node import VERSION
+from node.backup import offer_backups
 from node.cli.cable import Cable
 from node.cli.door import add_rpc_options, check_exposure, open_door
 from node.cli.init import read_genesis
@@ -27,7 +28,7 @@ from node.cli.settings import add_config_option, collect
 from node.consensus.settings import Settings
 from node.exits import Failure
 from node.interpreter import settle_interpreter
-from node.journal import Journal
+from node.journal import Journal, Marks, Place, is_guarded, journal_path
 from node.keys import KEY_FILE, load_key
 from node.ledger import Ledger
 from node.mempool import MempoolLimits
@@ -40,6 +41,7 @@ from p2p.identity import Identity
 
 POOL: Final = MempoolLimits()
 LISTEN_MS: Final = 2_000
+GUARD_SECONDS: Final = 60
 EPILOG: Final = """\
 It stops cleanly on SIGTERM or Ctrl-C, at once on a second one; either way it goes on where it was.
 
@@ -100,6 +102,14 @@ def _add_peer_options(group: argparse._ArgumentGroup) -> None:
         help="a peer to keep in touch with, by the name in its certificate; may be repeated",
     )
     group.add_argument(
+        "--guard-seconds",
+        type=positive_int,
+        default=GUARD_SECONDS,
+        metavar="N",
+        help="after a restore, for how long its key has to be silent before it votes (default: %(default)s; less only "
+        "in tests)",
+    )
+    group.add_argument(
         "--cut-on-signal",
         action="store_true",
         help="SIGUSR1 cuts it off from its peers, SIGUSR2 lets it back: for development networks",
@@ -157,9 +167,13 @@ def _open_ledger(directory: Path, expected: Hash | None) -> Ledger:
 
 
 def _open_journal(directory: Path, ledger: Ledger, key: bytes) -> Journal:
-    header = ledger.head.block.header
+    """After a restore it begins here, and the engine's guard keeps it from votes."""
+    header, genesis_hash = ledger.head.block.header, ledger.genesis.hash
+    if is_guarded(directory) and not journal_path(directory).exists():
+        marks = Marks(floor=Place(header.epoch, header.view), height=header.height)
+        Journal.create(directory, genesis_hash, public_key(key), marks)
     final = header.epoch, header.view, header.height
-    return Journal.open(directory, ledger.genesis.hash, public_key(key), final)
+    return Journal.open(directory, genesis_hash, public_key(key), final)
 
 
 async def _run(
@@ -172,7 +186,11 @@ async def _run(
     slots = options.account_slots
     limits = replace(POOL, ordinary_places=slots, meter_places=max(slots, POOL.meter_places))
     peering = None if identity is None else Peering(ledger)
-    settings = Settings(ledger.chain.block_period_ms, listen_ms=0 if is_clean(journal) else LISTEN_MS)
+    settings = Settings(
+        ledger.chain.block_period_ms,
+        listen_ms=0 if is_clean(journal) else LISTEN_MS,
+        guard_ms=options.guard_seconds * 1_000 if is_guarded(options.dir) else 0,
+    )
     node = Node(ledger, journal=journal, consensus_key=key, limits=limits, outside=peering, settings=settings)
     cable = Cable()
     if options.cut_on_signal:
@@ -188,6 +206,9 @@ async def _run(
             {"chain": ledger.chain.chain_id, "height": height, "url": server.url, "version": VERSION},
         )
         _say_role(ledger, key, height)
+        if why := node.not_voting():
+            log.warning("%(reason)s", {"reason": why})
+        await stack.enter_async_context(offer_backups(ledger.store, b"" if key is None else public_key(key)))
         if identity is not None and peering is not None:
             await stack.enter_async_context(join_network(options, ledger, node, peering, identity, cable))
         pulse = asyncio.create_task(node.pulse.run())

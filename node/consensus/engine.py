@@ -50,6 +50,7 @@ from node.consensus.events import (
     GetCertificates,
     Halt,
     Head,
+    KeepSilent,
     Message,
     Now,
     Proposal,
@@ -62,6 +63,7 @@ from node.consensus.events import (
     Validate,
     VoteSigned,
 )
+from node.consensus.guard import Guard, watermark
 from node.consensus.rounds import Round, Rounds
 from node.consensus.settings import Settings, back_off
 from node.consensus.unfinal import Stage, Unfinal
@@ -95,7 +97,9 @@ class Engine:
         self._consensus_key = consensus_key
         self._effects: list[Effect] = []
         self._final: Certificate | None = None  # of the highest final view of this epoch
-        self._forgotten = restored.forgotten
+        self._silent_through = restored.forgotten
+        is_guarded = settings.guard_ms and consensus_key is not None
+        self._guard = Guard(settings.guard_ms, now) if is_guarded else None
         self._halted = False
         self._unfinal = Unfinal(head)
         self._faults: dict[Hash, str] = {}  # of blocks that are invalid here
@@ -136,6 +140,32 @@ class Engine:
     def me(self) -> int | None:
         """This node's place in the set, None for a follower."""
         return self._me
+
+    @property
+    def guard(self) -> Guard | None:
+        """Raised while this node does not know how far its key may have voted."""
+        return self._guard
+
+    @property
+    def guard_quorum(self) -> int:
+        """How many others the guard has to hear."""
+        return min(self._quorum, len(self._validators.members) - (self._me is not None))
+
+    @property
+    def guard_heard(self) -> int:
+        """How many of them this node is level with."""
+        others = [each.address for place, each in enumerate(self._validators.members) if place != self._me]
+        return 0 if self._guard is None else self._guard.passed((self._epoch, self._view), others)
+
+    @property
+    def silent_through(self) -> tuple[int, int]:
+        """The epoch and view up to which the key casts nothing."""
+        return self._silent_through
+
+    @property
+    def keeps_silent(self) -> bool:
+        """Whether a vote in the present view might stand against one that is not in the journal."""
+        return self._guard is not None or (self._epoch, self._view) <= self._silent_through
 
     @property
     def finalized_view(self) -> int:
@@ -193,6 +223,8 @@ class Engine:
             if self._heard_ms[signer] <= now.mono_ms - self._settings.skip_ms:
                 self._returned_ms = now.mono_ms
             self._heard_ms[signer] = now.mono_ms
+        if self._guard is not None and isinstance(message, Status) and received.address is not None:
+            self._guard.hear(received.address, (message.epoch, message.view))
         epoch = _epoch_of(message)
         if epoch > self._epoch:
             if epoch == self._epoch + 1:
@@ -252,7 +284,7 @@ class Engine:
         """A checked vote; a quorum of equal ones is a certificate."""
         statement = vote.statement
         current = self._rounds[statement.view]
-        self._watch_own(vote, current)
+        self._watch_own(vote, current, now)
         evidence = current.add(vote)
         if evidence is not None:
             self._on_evidence(evidence, current)
@@ -269,13 +301,17 @@ class Engine:
         if kinds == {Kind.NOTARIZE} and evidence.first.signer == self._leader(evidence.first.statement.view):
             current.is_contested = True  # N7
 
-    def _watch_own(self, vote: Vote, current: Round) -> None:
-        """A vote with this node's key that this node did not cast: somebody else has the key."""
+    def _watch_own(self, vote: Vote, current: Round, now: Now) -> None:
+        """A vote with this node's key that this node did not cast: somebody else has the key, or had it before a
+        restore."""
         if (
             vote.signer == self._me
             and current.mine.get(vote.statement.kind) != vote.statement
-            and (vote.statement.epoch, vote.statement.view) > self._forgotten
+            and (vote.statement.epoch, vote.statement.view) > self._silent_through
         ):
+            if self._guard is not None:
+                self._guard.hear_own(now)
+                return
             self._halt(
                 f"another process votes with this validator's key: {_describe(vote.statement)} was not cast here; "
                 "stop the other process, or replace the key"
@@ -331,7 +367,7 @@ class Engine:
         if self._me is not None:
             for signer, signature in certificate.signatures:
                 if signer == self._me:
-                    self._watch_own(Vote(statement, signer, signature), current)
+                    self._watch_own(Vote(statement, signer, signature), current, now)
         self._effects.append(Broadcast(certificate))
         if statement.kind is Kind.FINALIZE:
             self._final, self._final_view = certificate, statement.view
@@ -521,15 +557,35 @@ class Engine:
         self._tell_status(now)
         self._commit()
         self._execute_certified(now)
-        if self._me is not None and now.mono_ms >= self._votes_from_ms:
+        if self._guard is not None:
+            self._lower_guard(self._guard, now)
+        if self._me is not None and now.mono_ms < self._votes_from_ms:
+            self._wake_at(self._votes_from_ms, now)
+        elif self._me is not None and not self.keeps_silent:
             self._cast_finalize()
             self._follow_leader(now)
             self._lead(now)
             self._give_up(now)
             self._repeat(now)
-        elif self._me is not None:
-            self._wake_at(self._votes_from_ms, now)
         self._stand_still(now)
+
+    def _lower_guard(self, guard: Guard, now: Now) -> None:
+        """C-14: the others are heard and the key was silent. From here on the journal knows how far it may have
+        voted."""
+        if now.mono_ms < guard.silent_at_ms:
+            self._wake_at(guard.silent_at_ms, now)
+        elif self.guard_heard >= self.guard_quorum:
+            header = self._unfinal.head.header
+            mark = watermark(
+                epoch=self._epoch,
+                view=self._view,
+                head_view=header.view if header.epoch == self._epoch else 0,
+                blocks_left=boundary_of(self._epoch, self._epoch_blocks) - header.height,
+                is_alone=self.guard_quorum == 0,
+            )
+            self._guard = None
+            self._silent_through = max(self._silent_through, mark)
+            self._effects.append(KeepSilent(*self._silent_through))
 
     def _wake_at(self, mono_ms: int, now: Now) -> None:
         self._wake_ms = min(self._wake_ms, max(mono_ms, now.mono_ms + 1))
@@ -619,6 +675,8 @@ class Engine:
             current = self._rounds[view]
             notarization = current.certificates.get(Kind.NOTARIZE)
             if notarization is None or view <= self._final_view:
+                continue
+            if (self._epoch, view) <= self._silent_through:
                 continue
             if Kind.NULLIFY in current.mine or Kind.FINALIZE in current.mine:
                 continue

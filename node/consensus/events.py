@@ -235,7 +235,15 @@ class Halt:
     certificates: tuple[Certificate, ...]
 
 
-Effect = Build | Validate | Cast | Finalize | Fetch | Broadcast | Send | Accuse | Halt
+@dataclass(frozen=True, slots=True)
+class KeepSilent:
+    """The restore guard ends: append to the journal that nothing is cast up to this place, and lift the guard."""
+
+    epoch: int
+    view: int
+
+
+Effect = Build | Validate | Cast | Finalize | Fetch | Broadcast | Send | Accuse | Halt | KeepSilent
 
 
 @dataclass(frozen=True, slots=True)

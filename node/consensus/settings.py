@@ -20,6 +20,7 @@ class Settings:
     status_ms: int = 1_000
     ahead_ms_max: int = 500  # how far a block's time may be ahead of our clock
     listen_ms: int = 0  # at the start, before the first vote: another process may be voting with our key
+    guard_ms: int = 0  # of silence of our key after a restore; 0: the journal has all votes
 
     @property
     def build_ms(self) -> int:

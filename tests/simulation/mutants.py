@@ -553,7 +553,7 @@ MUTANTS: Final = (
     _mutant(
         "old votes of a key whose journal was lost",
         "engine: an_own_vote_below_what_the_journal_keeps_is_nobody_elses",
-        (Engine._watch_own, "and (vote.statement.epoch, vote.statement.view) > self._forgotten", ""),
+        (Engine._watch_own, "and (vote.statement.epoch, vote.statement.view) > self._silent_through", ""),
     ),
     _mutant(
         "voting before listening",
