@@ -118,6 +118,19 @@ def test_votes_that_do_not_come_are_missed() -> None:
     assert 5 < missed[3] < blocks
 
 
+def test_who_is_silent_stays_so_when_an_epoch_begins() -> None:
+    world = World(4, epoch_blocks=10)
+    world.run_ms(1_000)
+    world.crash(3)
+    gone_ms = world.now_ms
+    world.run_ms(20_000)
+
+    engine = world.machines[0].engine
+    assert engine.epoch >= 2
+    assert engine.last_heard_ms(3) <= gone_ms + world.delay_ms
+    assert all(engine.last_heard_ms(place) > world.now_ms - 5_000 for place in (1, 2))
+
+
 @pytest.mark.asyncio
 async def test_blocks_are_counted_as_they_become_final(tmp_path: Path) -> None:
     async with idle(tmp_path) as world:

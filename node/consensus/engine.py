@@ -107,6 +107,7 @@ class Engine:
         self._seen_ms: dict[Hash, int] = {head.block_hash: now.mono_ms}
         self._answers = AnswerBudget()
         self._missed: dict[Address, int] = {}  # views, by validator; for the operator, no rule looks at it
+        self._spoke_ms: dict[Address, int] = {}  # the same of when each was last heard
         self._last_boundary: Certificate | None = None  # the finalization that ended the epoch before
         self._early: deque[Received] = deque(maxlen=EARLY_MAX)
         self._finalizing: Hash | None = None
@@ -177,8 +178,8 @@ class Engine:
         return self._unfinal.block(block_hash)
 
     def last_heard_ms(self, signer: int) -> int:
-        """When this validator last said anything, on the monotonic clock."""
-        return self._heard_ms[signer]
+        """When this validator last said anything since it is a member or the start, on the monotonic clock."""
+        return self._spoke_ms[self._validators.members[signer].address]
 
     def votes_missed(self, signer: int) -> int:
         """Of how many views this node saw become final without a vote of this validator in time, since it is a member
@@ -223,6 +224,7 @@ class Engine:
             if self._heard_ms[signer] <= now.mono_ms - self._settings.skip_ms:
                 self._returned_ms = now.mono_ms
             self._heard_ms[signer] = now.mono_ms
+            self._spoke_ms[self._validators.members[signer].address] = now.mono_ms
         if self._guard is not None and isinstance(message, Status) and received.address is not None:
             self._guard.hear(received.address, (message.epoch, message.view))
         epoch = _epoch_of(message)
@@ -465,6 +467,9 @@ class Engine:
         self._epoch = epoch
         self._validators = validators
         self._missed = {each.address: self._missed.get(each.address, 0) for each in validators.members}
+        self._spoke_ms = {
+            each.address: self._spoke_ms.get(each.address, now.mono_ms) for each in validators.members
+        }
         self._keys = validators.keys
         self._quorum = quorum(len(validators.members))
         self._faulty = len(validators.members) - self._quorum
