@@ -113,6 +113,15 @@ def load_genesis(text: bytes) -> Genesis:
     return genesis
 
 
+def load_validator(text: bytes) -> Validator:
+    """One entry of `validators`, as a document of its own. Raises: InvalidGenesis with every fault."""
+    root = Field(_parse(text))
+    validator = _read_validator(root, defaultdict(dict))
+    if root.faults:
+        raise InvalidGenesis(root.faults)
+    return validator
+
+
 def _parse(text: bytes) -> Any:
     try:
         return parse_json(text)

@@ -67,6 +67,7 @@ MAY_READ_CLOCK = (
     "node.runner",
     "node.backup",
     "node.pulse",
+    "node.cli.genesis",
     "node.cli.init",
     "node.cli.access",
     "node.cli.ca",

@@ -214,6 +214,41 @@ def test_a_wrong_word_for_the_change_is_no_transaction(governance: Governance) -
     assert rotate == (64, "", f"ctt: {hex_of(STRANGER)} is no validator; --add makes it one\n")
 
 
+def test_a_change_may_be_named_by_an_entry(governance: Governance, tmp_path: Path) -> None:
+    """Of a validator that is there the entry's own key is taken: so it is what the chain refuses."""
+    entry = tmp_path / "grid-3.json"
+    members = {
+        "name": "grid-3",
+        "address": address_text(3),
+        "consensusKey": key_text(3),
+        "peer": "10.0.0.3:1",
+    }
+    entry.write_text(json.dumps(members))
+
+    number = governance.propose("--remove", entry, by=1)
+    assert f"proposal {number}: remove {address_text(3)}\n" in governance.done("withdraw", number, key=1)
+    assert governance.refusal("propose", "--rotate", entry, key=1).startswith(
+        f"KeyTaken: the key {key_text(3)} is"
+    )
+    assert governance("propose", "--add", entry, key=1).err.startswith(
+        f"ctt: {address_text(3)} is a validator"
+    )
+    missing = governance("propose", "--add", tmp_path / "none.json", key=1)
+    assert (missing.code, "no such file; ctt genesis validator makes it" in missing.err) == (66, True)
+    short = governance("propose", "--add", address_text(3), key=1)
+    assert (short.code, "expected ADDRESS KEYHEX, or a file of ctt genesis validator" in short.err) == (
+        64,
+        True,
+    )
+
+
+def test_nobody_waits_for_what_was_withdrawn(governance: Governance) -> None:
+    number = governance.propose("--remove", address_text(4), by=2)
+    governance.done("withdraw", number, key=2)
+
+    assert governance("wait", number) == (77, "", f"ctt: proposal {number} is closed: withdrawn\n")
+
+
 def test_the_names_of_another_chain_are_not_taken(governance: Governance, tmp_path: Path) -> None:
     shipped = Path(__file__).parent.parent / "genesis.json"
 
@@ -250,7 +285,8 @@ def test_a_validator_joins_another_leaves_and_a_key_is_replaced(
         governance.done("ready", number, "--consensus-key", key_file, key=key_file)
         governance.done("vote", number, key=2)
         governance.done("vote", number, key=3)
-        wait_for(lambda: governance.members().get(fifth) == consensus_key)
+        assert json.loads(governance("wait", number, "--json").out)["proposal"] == number
+        assert governance.members()[fifth] == consensus_key
         assert len(governance.members()) == 5
         height = wait_for_block_of(network, fifth)
         block = wait_for(lambda: node.call("eth_getBlockByNumber", hex(height), False))
@@ -262,7 +298,8 @@ def test_a_validator_joins_another_leaves_and_a_key_is_replaced(
         number = governance.propose("--remove", address_text(4), by=1)
         governance.done("vote", number, key=2)
         governance.done("vote", number, key=key_file)
-        wait_for(lambda: address_text(4) not in governance.members())
+        assert f"proposal {number}: remove {address_text(4)}\n  in force at" in governance("wait", number).out
+        assert address_text(4) not in governance.members()
         assert len(governance.members()) == 4
         height = network.height()
         wait_for(lambda: network.height(validator=4) > height)
@@ -279,7 +316,8 @@ def test_a_validator_joins_another_leaves_and_a_key_is_replaced(
         governance.done("ready", number, "--consensus-key", new_file, key=key_file)
         governance.done("vote", number, key=3)
         governance.done("vote", number, key=key_file)
-        wait_for(lambda: governance.members().get(fifth) == new_key)
+        assert governance("wait", number).code == 0
+        assert governance.members()[fifth] == new_key
         assert node.stop() == 0
         shutil.move(home / VOTES, home.with_name("votes-of-the-old-key"))
         shutil.copy(new_file, home / KEY_FILE)
@@ -586,7 +624,7 @@ def make_chain_of_an_offender(directory: Path) -> Path:
         ("vote 0 --key k", "N: '0' is not a whole number from 1 to 999999999"),
         ("ready 1 --key k", "the following arguments are required: --consensus-key"),
         ("propose --key k", "one of the arguments --add --rotate --remove is required"),
-        (f"propose --key k --add {STRANGERS_KEY}", "--add: expected 2 arguments"),
+        (f"propose --key k --add {STRANGERS_KEY}", "--add: expected ADDRESS KEYHEX, or a file of ctt genesis validator"),
         (f"propose --key k --add x {STRANGERS_KEY}", "--add: 'x' is no address: 0x and 40 hexadecimal digits"),
         (f"propose --key k --remove {address_text(1)} --add {address_text(1)} {STRANGERS_KEY}", "--add: not allowed with argument --remove"),
         (f"propose --key k --rotate {address_text(1)} 0x02", "--rotate: '0x02' is no public key: 66 hexadecimal digits, as ctt key show prints them"),

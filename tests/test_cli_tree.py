@@ -29,7 +29,15 @@ WITHOUT_JSON: Final = {
 }
 # Commands that can take over a second, as a history, a state or a file is long, and show a bar on a terminal.
 LONG: Final = {
-    *("ctt init", "ctt verify", "ctt backup", "ctt restore", "ctt genesis check", "ctt index"),
+    *(
+        "ctt init",
+        "ctt verify",
+        "ctt backup",
+        "ctt restore",
+        "ctt genesis check",
+        "ctt genesis make",
+        "ctt index",
+    ),
     *("ctt bill", "ctt bill verify", "ctt settlement", "ctt kpi", "ctt advise"),
     *("ctt treasury statement", "ctt meter import"),
 }

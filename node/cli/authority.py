@@ -4,6 +4,7 @@ A client of any node's JSON-RPC: what it sends are transactions to the authority
 """
 
 import argparse
+import asyncio
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,6 +16,7 @@ from ctt_state.modules.authority import AUTHORITY
 from ctt_state.modules.authority.proposals import KEY_BYTES, ready_digest
 from ctt_state.records import Change, Outcome
 from ctt_state.units import Address, hex_of
+from node.cli.entry import read_entry
 from node.cli.governance import (
     Names,
     Proposal,
@@ -44,6 +46,7 @@ from node.cli.transact import (
 from node.exits import Exit, Failure
 from node.keys import load_key
 
+WAIT_SECONDS: Final = 1.0
 SEE: Final = "ctt authority show"
 EPILOG: Final = """\
 --key is the key of the account that sends the transaction: for `propose`, `vote` and `withdraw` that of the address
@@ -54,9 +57,11 @@ examples:
   ctt authority show --genesis genesis.json
   ctt authority propose --add 0xb57F333Ee9520ADF12630bD60Fe07169A08a9B20 \\
       0x0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798 --key account.key
+  ctt authority propose --add grid-5.json --key account.key    # of ctt genesis validator
   ctt authority propose --remove 0xb57F333Ee9520ADF12630bD60Fe07169A08a9B20 --key account.key
   ctt authority vote 3 --key account.key
   ctt authority ready 3 --consensus-key validator.key --key account.key
+  ctt authority wait 3
   ctt authority withdraw 3 --key account.key
 """
 
@@ -105,6 +110,20 @@ class Wanted(NamedTuple):
     consensus_key: bytes = b""
 
 
+class WantedEntry(NamedTuple):
+    """The same, of a validator whose address and key are in a file."""
+
+    change: Change
+    path: Path
+
+    def read(self) -> Wanted:
+        """Raises: as `read_entry`."""
+        entry = read_entry(self.path)
+        return Wanted(
+            self.change, entry.address, b"" if self.change is Change.REMOVE else entry.consensus_key
+        )
+
+
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
         "authority",
@@ -128,7 +147,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="the proposed consensus key, which signs",
     )
     withdraw = add("withdraw", run_withdraw, "take back an own proposal that is not carried")
-    for command in (vote, ready, withdraw):
+    wait = add("wait", run_wait, "wait until a proposal's change is in force, however long it takes")
+    for command in (vote, ready, withdraw, wait):
         command.add_argument("number", type=positive_int, metavar="N", help="the proposal's number")
     for command in (propose, vote, ready, withdraw):
         add_key(command)
@@ -136,29 +156,24 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_changes(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group(required=True)
-    for option, change, metavar, text in (
-        (
-            "--add",
-            Change.ADD,
-            ("ADDRESS", "KEYHEX"),
-            "a new validator with this consensus key (ctt key show)",
-        ),
-        ("--rotate", Change.ROTATE, ("ADDRESS", "KEYHEX"), "another consensus key for a validator"),
-        ("--remove", Change.REMOVE, ("ADDRESS",), "a validator"),
+    for option, change, text in (
+        ("--add", Change.ADD, "a new validator with this consensus key"),
+        ("--rotate", Change.ROTATE, "another consensus key for a validator"),
+        ("--remove", Change.REMOVE, "a validator"),
     ):
         group.add_argument(
             option,
             action=_WantedAction,
             dest="wanted",
             const=change,
-            nargs=len(metavar),
-            metavar=metavar,
+            nargs=1 if change is Change.REMOVE else "+",
+            metavar="ENTRY|ADDRESS" if change is Change.REMOVE else ("ENTRY|ADDRESS", "KEYHEX"),
             help=text,
         )
 
 
 class _WantedAction(argparse.Action):
-    """Reads ADDRESS [KEYHEX]; `const` is the change."""
+    """Reads ADDRESS [KEYHEX], or the name of an entry's file; `const` is the change."""
 
     def __call__(
         self,
@@ -167,6 +182,11 @@ class _WantedAction(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
+        if len(values) == 1 and not values[0].startswith("0x"):
+            setattr(namespace, self.dest, WantedEntry(self.const, Path(values[0])))
+            return
+        if len(values) != (1 if self.const is Change.REMOVE else 2):
+            raise argparse.ArgumentError(self, "expected ADDRESS KEYHEX, or a file of ctt genesis validator")
         try:
             wanted = Wanted(self.const, address(values[0]), *map(consensus_key, values[1:]))
         except argparse.ArgumentTypeError as fault:
@@ -196,7 +216,7 @@ async def run_show(client: Client, options: argparse.Namespace) -> None:
 
 async def run_propose(client: Client, options: argparse.Namespace) -> None:
     """Raises: Failure (64) when what is to be added is there, or what is to get another key is not."""
-    wanted: Wanted = options.wanted
+    wanted = options.wanted.read() if isinstance(options.wanted, WantedEntry) else options.wanted
     key = key_of(options)
     standing = await bounded(read_standing(client), options)
     is_member = standing.latest.place_of_address(wanted.validator) is not None
@@ -238,6 +258,25 @@ async def run_withdraw(client: Client, options: argparse.Namespace) -> None:
     key = key_of(options)
     sent = await transact(client, options, key, AUTHORITY, "withdraw(uint256)", options.number, see=SEE)
     await _tell(client, options, sent, options.number)
+
+
+async def run_wait(client: Client, options: argparse.Namespace) -> None:
+    """Raises: Failure (77) when the proposal is closed without its change."""
+    while True:
+        standing = await bounded(read_standing(client), options)
+        proposal = await bounded(_read_proposal(client, options.number), options)
+        if proposal.outcome not in (Outcome.OPEN, Outcome.APPLIED):
+            outcome = describe_outcome(proposal.outcome)
+            raise Failure(Exit.PERMISSION, f"proposal {options.number} is closed: {outcome}")
+        if proposal.outcome is Outcome.APPLIED and standing.epoch.fixing_height > proposal.closed_height:
+            break
+        await asyncio.sleep(WAIT_SECONDS)
+    epoch, height = standing.epoch.number, standing.height
+    lines = [
+        f"proposal {options.number}: {describe_change(proposal)}",
+        f"  in force at block {height}, in epoch {epoch}",
+    ]
+    show(options, lines, {"proposal": options.number, "epoch": epoch, "height": height})
 
 
 # --- what is read ---------------------------------------------------------------------------------------------------

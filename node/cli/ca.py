@@ -15,8 +15,10 @@ from node.cli.certificates import (
     identity_failure,
     open_authority,
 )
+from node.cli.entry import read_entry
 from node.cli.options import add_leaf, address, positive_int
 from node.cli.output import columns, show
+from node.exits import Exit, Failure
 from p2p.identity import (
     CA_FILE,
     NAME,
@@ -40,6 +42,7 @@ as DIR/tls, and a new copy of revoked.txt after each `revoke`.
 examples:
   ctt ca init --dir ca
   ctt ca issue --dir ca --out /var/lib/ctt/tls --name validator-1 --validator 0xb57F333Ee9520ADF12630bD60Fe07169A08a9B20
+  ctt ca issue --dir ca --out grid-1/tls --entry grid-1.json    # of ctt genesis validator
   ctt ca issue --dir ca --out follower/tls --name follower-1
   ctt ca list --dir ca
   ctt ca revoke --dir ca validator-1
@@ -58,7 +61,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_days(create, CA_DAYS)
     issue = _add_command(commands, "issue", run_issue, "make a node's key and certificate")
     issue.add_argument("--out", type=Path, required=True, metavar="DIR/tls", help="made; it may not exist")
-    issue.add_argument("--name", type=node_name, required=True, help="of the node, such as validator-1")
+    named = issue.add_mutually_exclusive_group(required=True)
+    named.add_argument("--name", type=node_name, help="of the node, such as validator-1")
+    named.add_argument("--entry", type=Path, metavar="FILE", help="a validator's, with name and address")
     issue.add_argument(
         "--validator", type=address, metavar="ADDRESS", help="its address in the set of validators"
     )
@@ -98,8 +103,9 @@ def run_init(options: argparse.Namespace) -> int:
 
 
 def run_issue(options: argparse.Namespace) -> int:
+    name, validator = _subject(options)
     authority = open_authority(options.dir)
-    certificate = authority.issue(options.out, options.name, options.validator, now=_now(), days=options.days)
+    certificate = authority.issue(options.out, name, validator, now=_now(), days=options.days)
     peer, end = read_identity(certificate), f"{certificate.not_valid_after_utc:%Y-%m-%d}"
     text = (
         f"{options.out}: {peer.name}, {describe_validator(peer.validator)}, "
@@ -107,6 +113,19 @@ def run_issue(options: argparse.Namespace) -> int:
     )
     show(options, [text], {"directory": str(options.out), **_members(peer), "validUntil": end})
     return 0
+
+
+def _subject(options: argparse.Namespace) -> tuple[str, Address | None]:
+    """Raises: Failure: 64 for an address beside an entry, 65 for a name that no certificate bears; as `read_entry`."""
+    if options.entry is None:
+        return options.name, options.validator
+    if options.validator is not None:
+        raise Failure(Exit.USAGE, "--entry names the validator: say either --entry or --validator")
+    entry = read_entry(options.entry)
+    try:
+        return node_name(entry.name), entry.address
+    except argparse.ArgumentTypeError as fault:
+        raise Failure(Exit.DAMAGED, f"{options.entry}: {fault}") from None
 
 
 def run_list(options: argparse.Namespace) -> int:

@@ -45,6 +45,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     new = add("new", run_new, "make a key, and print its public part")
     new.add_argument("--keystore", action="store_true", help="under a password (default: bare)")
     shown = add("show", run_show, "print the public part of a key")
+    shown.add_argument("--address", action="store_true", help="print the address alone, as a shell wants it")
     imported = add("import", run_import, "copy a key into a new keystore")
     imported.add_argument(
         "--from", dest="source", type=Path, required=True, metavar="FILE", help="bare, or a keystore"
@@ -77,7 +78,11 @@ def run_new(options: argparse.Namespace) -> int:
 
 
 def run_show(options: argparse.Namespace) -> int:
-    return _show(options, load_key(options.file, options.password_file))
+    key = load_key(options.file, options.password_file)
+    if options.address and not options.json:
+        print(hex_of(address_of(key)))
+        return 0
+    return _show(options, key)
 
 
 def run_import(options: argparse.Namespace) -> int:
