@@ -567,7 +567,7 @@ MUTANTS: Final = (
     # After a restore.
     _mutant(
         "voting right after a restore",
-        "restores up to 10",
+        "restores at 0",
         (Engine._act, " and not self.keeps_silent", ""),
     ),
     _mutant(
