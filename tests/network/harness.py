@@ -25,6 +25,7 @@ from typing import Final, NamedTuple, Self
 from apps.client import Client
 from ctt_state.crypto import address_of
 from ctt_state.genesis import development_genesis, development_key, load_genesis
+from node.backup import SOCKET
 from node.cli.ca import issue_development
 from node.cli.init import initialise
 from node.cli.main import main
@@ -235,7 +236,8 @@ class Harness:
         assert main([*command, "--first-epoch", str(first_epoch)]) == 0
 
     def copy_data(self, node: int, backup: Path) -> None:
-        shutil.copytree(self._stopped(node).directory, backup)
+        """But for the socket that a node leaves when it is killed."""
+        shutil.copytree(self._stopped(node).directory, backup, ignore=shutil.ignore_patterns(SOCKET))
 
     def restore_data(self, node: int, backup: Path) -> None:
         """The copy takes the place of what is there."""
