@@ -28,7 +28,7 @@ define find_python
 	fi
 endef
 
-.PHONY: help run test sim fuzz check format bench docs lock clean
+.PHONY: help run test sim fuzz check format bench docs site lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -58,9 +58,13 @@ format: $(DEVELOPMENT)  ## formats the code and sorts imports
 bench: $(RUNTIME)  ## the ledger at growing sizes, JSON out; with URL=http://127.0.0.1:8545 the throughput of that node
 	$(BIN)/python -m $(if $(URL),bench.throughput --url $(URL),bench.state) $(BENCH_ARGS)
 
-docs: $(DEVELOPMENT)  ## writes docs/RPC.md anew, with the answers of a small chain as its examples
+docs: $(DEVELOPMENT)  ## writes docs/RPC.md and docs/CLI.md anew, with the answers of a small chain as examples
 	$(BIN)/python -m tests.rpc_examples
 	$(BIN)/python -m rpc.handbook > docs/RPC.md.new && mv docs/RPC.md.new docs/RPC.md
+	$(BIN)/python -m node.cli.handbook > docs/CLI.md.new && mv docs/CLI.md.new docs/CLI.md
+
+site: $(DEVELOPMENT)  ## the documentation as pages in build/site; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "build/site/index.html"
 
 lock: $(DEVELOPMENT)  ## writes the lock files anew; LOCK_ARGS=--upgrade for newer versions
 	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --all-build-deps -o requirements.lock pyproject.toml
