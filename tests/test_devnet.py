@@ -427,7 +427,7 @@ def test_a_lost_validator_ends_it_with_its_last_word(tmp_path: Path, after: str)
         os.kill(validator, signal.SIGKILL)
         code, _, err = network.end(STOP_SECONDS_MAX)
     assert code == Exit.UNAVAILABLE
-    assert err.startswith("ctt: validator-1 was ended by signal 9: ") and err.count("\n") == 1
+    assert json.loads(err)["error"]["message"].startswith("validator-1 was ended by signal 9: ")
 
 
 def test_a_second_run_continues_the_chain(tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ WORDS: Final = {  # what a reader, or a line above, puts in
     "0x4bae...": ADDRESS,
     "0xCONSENSUSKEY": "0x0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798",
 }
-PROGRAMS: Final = frozenset(  # that are not ours
-    [
+PROGRAMS: Final = {  # that are not ours
+    *(
         ".",
         "(sleep",
         "CTT=",
@@ -47,10 +47,13 @@ PROGRAMS: Final = frozenset(  # that are not ours
         "cat",
         "cp",
         "curl",
+        "date",
         "echo",
         "export",
         "install",
         "kill",
+    ),
+    *(
         "mv",
         "pip",
         "python3",
@@ -58,10 +61,11 @@ PROGRAMS: Final = frozenset(  # that are not ours
         "rpc()",
         "source",
         "systemctl",
+        "systemd-run",
         "useradd",
         "/opt/ctt/bin/pip",
-    ]
-)
+    ),
+}
 RUN_BY: Final = {
     "ADVISOR.md": "test_docs_run",
     "BILL.md": "test_bill_live",
