@@ -547,5 +547,7 @@ def describe(fault: Exception) -> str:
             return f"handshake authentication failed: {reason}"
         case OSError(strerror=str() as text) if text:
             return text
+        case TimeoutError():
+            return "no answer"
         case _:
             return str(fault) or type(fault).__name__

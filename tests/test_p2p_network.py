@@ -749,6 +749,8 @@ def make_ssl_error(reason: str) -> ssl.SSLError:
         (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), "the connection broke"),
         (make_ssl_error("UNSUPPORTED_PROTOCOL"), "not our protocol: UNSUPPORTED_PROTOCOL"),
         (make_ssl_error("CERTIFICATE_REQUIRED"), "handshake authentication failed: CERTIFICATE_REQUIRED"),
+        (TimeoutError(110, "Connection timed out"), "Connection timed out"),
+        (TimeoutError(), "no answer"),
         (PeerLeft(), "it closed the connection"),
         (ValueError("anything"), "anything"),
     ],
