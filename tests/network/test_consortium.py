@@ -171,6 +171,8 @@ def test_members_and_keys_come_and_go(consortium: Consortium) -> None:
     ]
     members = dict(read_entry(machines.home(name) / file) for name, file in files)
     assert chain.validators("gamma") == members
+    for name in REMAINING:
+        assert "# delta, " in (machines.home(name) / "node" / "tls" / "revoked.txt").read_text()
     chain.check_same(REMAINING)
     chain.wait_for_blocks_of(members, "alpha")
     machines.type("delta", "ctt verify --dir node")
