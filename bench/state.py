@@ -38,15 +38,16 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """CPU seconds of the process by step."""
+    """CPU seconds of the process by step, or of another clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
         self.seconds: dict[str, list[float]] = {}
+        self._clock = clock
 
     def time(self, step: str, work: Callable[[], T]) -> T:
-        start = time.process_time()
+        start = self._clock()
         result = work()
-        self.seconds.setdefault(step, []).append(time.process_time() - start)
+        self.seconds.setdefault(step, []).append(self._clock() - start)
         return result
 
 
@@ -72,7 +73,7 @@ class Fleet:
 
     def __init__(self, tokens: int) -> None:
         self._generator = Generator(tokens, SEED, TOKENS_PER_PROSUMER, is_signing=False)
-        self._nonces: dict[int, int] = {}
+        self.nonces: dict[int, int] = {}
         self._random = random.Random(SEED)
 
     def block(self, count: int) -> list[Signed]:
@@ -81,8 +82,8 @@ class Fleet:
 
     def _reading(self, number: int) -> Signed:
         index = self._random.randrange(self._generator.prosumers)
-        nonce = self._nonces.get(index, 0)
-        self._nonces[index] = nonce + 1
+        nonce = self.nonces.get(index, 0)
+        self.nonces[index] = nonce + 1
         prosumer, meter = (preload_address(self._generator, role, index) for role in ("prosumer", "meter"))
         data = (CONSUME if number % 2 else REFILL).encode_arguments(AMOUNT_WH, prosumer)
         return Signed(make_transaction(meter, nonce, data), meter)

@@ -560,7 +560,7 @@ def create_ledger(
 
 def _load_state(creation: Creation, genesis: Genesis) -> Hash:
     """The first state at once, in memory. Raises: InvalidGenesis, StorageFailed."""
-    leaves = Leaves()
+    leaves = Leaves(creation.directory)
 
     def state_rows() -> Iterator[tuple[bytes, bytes]]:
         for key, record in genesis_records(genesis):

@@ -134,7 +134,7 @@ class SnapshotWriter:
         is_fixed = header.height >= fixing_height(header.epoch, genesis.epoch_blocks)
         self._epochs = {EpochSet.key(epoch): epoch for epoch in (header.epoch, header.epoch + is_fixed)}
         self._sets: list[tuple[int, bytes]] = []  # of these epochs: the rows have them
-        self._leaves = Leaves()
+        self._leaves = Leaves(directory)
         self._last_key = b""
         self._creation = Store.create(directory, document, genesis.hash)
 

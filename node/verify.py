@@ -174,7 +174,7 @@ def _leader_of(chain: _Chain, header: Header) -> Address:
 
 def _tree_faults(store: Store) -> Iterator[str]:
     """The tree built anew from the records has the head's root, and its nodes are the stored ones."""
-    leaves, head = Leaves(), store.head
+    leaves, head = Leaves(store.directory), store.head
     for key, data in store.state_rows():
         leaves.add(key, data)
     built = {path: sha256(data) for path, data in build(leaves)}

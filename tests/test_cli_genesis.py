@@ -160,3 +160,30 @@ def test_a_certificate_is_issued_for_an_entry(ctt: Ctt) -> None:
         "",
         "ctt: grid-1.json: 'grid one' is no name: 1 to 63 letters, digits, '.', '_' and '-', a letter or digit first\n",
     )
+
+
+# --- a document with generated homes -------------------------------------------------------------------------------------
+
+
+def test_a_populated_document_has_the_generator_and_all_that_it_had(ctt: Ctt) -> None:
+    rule = ("--tokens", "55", "--tokens-per-home", "6", "--seed", "3", "--no-keys")
+
+    made = ctt("genesis", "populate", "large.json", "--document", str(SHIPPED), *rule)
+
+    expected = json.loads(SHIPPED.read_text())
+    generate = {"count": 55, "seed": 3, "tokensPerProsumer": 6, "signing": False}
+    assert json.loads(Path("large.json").read_text()) == expected | {
+        "preload": expected.get("preload", {}) | {"generate": generate}
+    }
+    hash_text = hex_of(load_genesis(Path("large.json").read_bytes()).hash)
+    assert made == (0, f"large.json: development chain 7788, 1 validator, hash {hash_text}\n", "")
+    assert ctt("init", "--dir", "node", "--genesis", "large.json").code == 0
+
+
+def test_more_tokens_than_there_may_be_are_refused(ctt: Ctt, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["genesis", "populate", "large.json", "--document", str(SHIPPED), "--tokens", "100000001"]
+
+    assert main(arguments) == 78
+
+    assert "the maximum supply is 100000000" in capsys.readouterr().err
+    assert not Path("large.json").exists()

@@ -36,6 +36,7 @@ LONG: Final = {
         "ctt restore",
         "ctt genesis check",
         "ctt genesis make",
+        "ctt genesis populate",
         "ctt index",
     ),
     *("ctt bill", "ctt bill verify", "ctt settlement", "ctt kpi", "ctt advise"),

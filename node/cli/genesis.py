@@ -14,7 +14,7 @@ from node.cli.ca import node_name
 from node.cli.certificates import write_new
 from node.cli.entry import check_entry, encode_entry, read_entry
 from node.cli.init import read_genesis
-from node.cli.options import add_leaf, add_progress
+from node.cli.options import add_leaf, add_progress, positive_int
 from node.cli.output import show
 from node.cli.progress import progress
 from node.exits import Exit, Failure
@@ -30,6 +30,7 @@ examples:
       --consensus-key validator.key --account account.key
   ctt genesis make grid.json --terms terms.json grid-1.json grid-2.json grid-3.json grid-4.json
   ctt genesis check grid.json
+  ctt genesis populate large.json --document genesis.json --tokens 1000000
 
 The members of the document: docs/GENESIS.md. Exit code 78 when it is refused.
 """
@@ -62,6 +63,28 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     make.add_argument("entries", type=Path, nargs="+", metavar="ENTRY", help="a validator's, each in a file")
     add_progress(make, "reading the document")
+    _add_populate(commands)
+
+
+def _add_populate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    populate = add_leaf(
+        commands, "populate", run_populate, "make a document with generated homes, meters and tokens"
+    )
+    populate.add_argument("file", type=Path, metavar="FILE", help="made; it may not exist")
+    populate.add_argument("--document", type=Path, required=True, metavar="FILE", help="all the rest")
+    populate.add_argument("--tokens", type=positive_int, required=True, metavar="N", help="of all homes")
+    populate.add_argument(
+        "--tokens-per-home", type=positive_int, default=10, metavar="N", help="default: %(default)s"
+    )
+    populate.add_argument(
+        "--seed",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="another, other homes (default: %(default)s)",
+    )
+    populate.add_argument("--no-keys", action="store_true", help="homes that no key signs for, made faster")
+    add_progress(populate, "reading the document")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -85,6 +108,20 @@ def run_make(options: argparse.Namespace) -> int:
     terms = _read_terms(options.terms)
     entries = [_read_members(path) for path in options.entries]
     document = {"timestampMs": time.time_ns() // 1_000_000} | terms | {"validators": entries}
+    text = json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+    genesis = _check(options, text)
+    _write(options.file, text)
+    return _show(options, "", genesis)
+
+
+def run_populate(options: argparse.Namespace) -> int:
+    """Another document than the one given, so another chain. Raises: Failure, InvalidGenesis; then nothing is made."""
+    text = read_genesis(options.document)
+    load_genesis(text)
+    document = parse_json(text)
+    rule = {"count": options.tokens, "seed": options.seed, "tokensPerProsumer": options.tokens_per_home}
+    generate = {"generate": rule | {"signing": not options.no_keys}}
+    document["preload"] = document.get("preload", {}) | generate
     text = json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
     genesis = _check(options, text)
     _write(options.file, text)
