@@ -287,7 +287,12 @@ class _Giver:
     async def serve(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            connection, _ = await loop.sock_accept(listening)
+            try:
+                connection, _ = await loop.sock_accept(listening)
+            except OSError as fault:  # too many open files, for one
+                log.warning("no backup: %(cause)s", {"cause": fault})
+                await asyncio.sleep(STALL_SECONDS / STALL_STEPS)
+                continue
             self._work = loop.run_in_executor(self._thread, self._give, connection)
             await asyncio.shield(self._work)
 
