@@ -1,4 +1,4 @@
-"""Many seeds, as JSON: `python -m tests.simulation --seeds 0-1000 --jobs 2 [--twins N] [--disks N]`.
+"""Many seeds, as JSON: `python -m tests.simulation --seeds 0-1000 --jobs 2 [--twins N] [--disks N] [--restores N]`.
 
 Exits with 1 if any seed violated a rule or fell short, which that seed alone shows again, or if fewer were played than
 were asked for.
@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TypeVar
 
 from tests.simulation.disks import run_disks
+from tests.simulation.restores import run_restores
 from tests.simulation.twins import run_twins
 from tests.simulation.world import Outcome, run_seed
 
@@ -26,7 +27,12 @@ T = TypeVar("T", int, str)
 def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     began = time.monotonic()
-    wanted = {"seeds": options.seeds, "twins": range(options.twins), "disks": range(options.disks)}
+    wanted = {
+        "seeds": options.seeds,
+        "twins": range(options.twins),
+        "disks": range(options.disks),
+        "restores": range(options.restores),
+    }
     tasks = [(number, kind, options) for kind, numbers in wanted.items() for number in numbers]
     ends = began + options.minutes * 60 if options.minutes else None
     done: dict[str, list[tuple[int, Outcome]]] = {kind: [] for kind in wanted}
@@ -47,6 +53,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--twins", type=int, default=0, help="so many cases of four validators with a twin")
     parser.add_argument("--disks", type=int, default=0, help="so many cases of four validators on bad disks")
+    parser.add_argument("--restores", type=int, default=0, help="so many cases of validators from backups")
     parser.add_argument("--views", type=int, default=60, help="before the faults of a seed stop")
     parser.add_argument("--minutes", type=float, help="begin no seed after so long")
     parser.add_argument("--real-signatures", action="store_true")
@@ -75,6 +82,8 @@ def _outcome(task: Task) -> Outcome:
             return run_twins(number)
         if kind == "disks":
             return run_disks(number)
+        if kind == "restores":
+            return run_restores(number)
         return run_seed(number, views=options.views, real_signatures=options.real_signatures)
     except Exception as fault:  # noqa: BLE001 - one broken seed must not hide what the others show
         return Outcome([f"{type(fault).__name__}: {fault}"], 0, 0, "", None)
