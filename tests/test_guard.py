@@ -4,10 +4,24 @@ from dataclasses import replace
 
 import pytest
 
+from ctt_state.block import Block
 from ctt_state.units import ZERO_HASH, Ms
 from ctt_state.votes import Certificate, Kind, Statement, sign_vote
 from node.consensus.engine import Engine
-from node.consensus.events import Effect, Halt, Head, KeepSilent, Now, Received, Restored, Status, Tick
+from node.consensus.events import (
+    BlockArrived,
+    BlockValidated,
+    Cast,
+    Effect,
+    Halt,
+    Head,
+    KeepSilent,
+    Now,
+    Received,
+    Restored,
+    Status,
+    Tick,
+)
 from node.consensus.guard import GUARD_VIEWS, watermark
 from node.consensus.settings import Settings
 from tests.consensus_world import GENESIS_HASH, PERIOD_MS, World, make_header, make_set
@@ -24,6 +38,7 @@ class Restorer:
     def __init__(self, size: int = 4, *, epoch_blocks: int = EPOCH_BLOCKS) -> None:
         self.members, self.secrets = make_set(size)
         self.now = START
+        self.casts: list[Cast] = []
         genesis = make_header(None, members=self.members, epoch=0, view=0, timestamp_ms=0)
         self.engine = Engine(
             Settings(PERIOD_MS, guard_ms=GUARD_MS),
@@ -49,6 +64,18 @@ class Restorer:
         statement = Statement(Kind.NULLIFY, 0, view, 0, ZERO_HASH)
         votes = [sign_vote(statement, each, self.secrets[each], GENESIS_HASH) for each in signers]
         return self._hear(Certificate(statement, tuple((each.signer, each.signature) for each in votes)), 1)
+
+    def hear_notarized(self, parent: Head, view: int, parent_view: int = 0) -> Block:
+        """A block that a quorum notarized, and that is executed here. Votes for it are in `casts`."""
+        header = make_header(parent, members=self.members, epoch=0, view=view, timestamp_ms=view * PERIOD_MS)
+        statement = Statement(Kind.NOTARIZE, 0, view, parent_view, header.hash)
+        votes = [sign_vote(statement, each, self.secrets[each], GENESIS_HASH) for each in (1, 2, 3)]
+        certificate = Certificate(statement, tuple((each.signer, each.signature) for each in votes))
+        effects = self._hear(certificate, 1)
+        for event in (BlockArrived(Block(header, ())), BlockValidated(header.hash, None)):
+            effects += self.engine.step(event, self.now)
+        self.casts += [each for each in effects if isinstance(each, Cast)]
+        return Block(header, ())
 
     def _hear(self, message: Status | Certificate, signer: int) -> list[Effect]:
         address = self.members.members[signer].address
@@ -137,6 +164,17 @@ def test_nothing_is_cast_before_the_watermark_and_all_after_it() -> None:
         casts += [*node.hear_nullified(view, 1, 2, 3), *node.wait(10_000)]
         named = [each for each in casts if type(each).__name__ in ("Cast", "Build")]
         assert bool(named) == (view == GUARD_VIEWS + 1), view
+
+
+def test_no_view_up_to_the_watermark_is_finalized_later() -> None:
+    node = Restorer()
+    for signer in (1, 2, 3):
+        node.hear_status(signer, view=1)
+    node.wait(GUARD_MS)
+    below = node.hear_notarized(node.engine._unfinal.head, GUARD_VIEWS + 1)
+    assert node.engine.view == GUARD_VIEWS + 2
+    above = node.hear_notarized(Head(below.header, below.header.hash), GUARD_VIEWS + 2, GUARD_VIEWS + 1)
+    assert [each.statement.block_hash for each in node.casts] == [above.header.hash]
 
 
 @pytest.mark.parametrize(

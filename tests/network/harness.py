@@ -6,6 +6,7 @@ to be equal is compared.
 """
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from typing import Final, NamedTuple, Self
 from apps.client import Client
 from ctt_state.crypto import address_of
 from ctt_state.genesis import development_genesis, development_key, load_genesis
+from node.backup import SOCKET
 from node.cli.ca import issue_development
 from node.cli.init import initialise
 from node.cli.main import main
@@ -43,7 +45,7 @@ UNDER_WAY_MAX: Final = 2  # blocks that were nearly final when their quorum went
 TLS: Final = "tls"
 KEYLOG: Final = Path(__file__).parent / "keylog"
 COMMAND: Final = ("-m", "node.cli.main")
-FLAGS: Final = ("--account-slots", "1024", "--rpc-connections-per-address", "256")
+FLAGS: Final = ("--account-slots", "1024", "--rpc-connections-per-address", "256", "--guard-seconds", "3")
 
 
 class Variant(NamedTuple):
@@ -100,9 +102,15 @@ class Harness:
     """
 
     def __init__(
-        self, directory: Path, wiring: Wiring, *, validators: int, tls_keys: Path | None = None
+        self,
+        directory: Path,
+        wiring: Wiring,
+        *,
+        validators: int,
+        tls_keys: Path | None = None,
+        epoch_blocks: int | None = None,
     ) -> None:
-        """`tls_keys`: a file to which all nodes write the keys of their sessions."""
+        """`tls_keys`: a file to which all nodes write the keys of their sessions. `epoch_blocks`: other than usual."""
         self.wiring = wiring
         self.validators = validators
         self.chronicle = Chronicle()
@@ -110,7 +118,9 @@ class Harness:
         self._directory = directory
         self._tls_keys = tls_keys
         self._other_python = interpreters.other_or_own() if wiring.nodes > 1 else sys.executable
-        self._document = development_genesis(GENESIS.read_bytes(), validators=validators, p2p_port=P2P_PORT)
+        changes = {} if epoch_blocks is None else {"epochBlocks": epoch_blocks}
+        template = json.dumps(json.loads(GENESIS.read_bytes()) | changes).encode()
+        self._document = development_genesis(template, validators=validators, p2p_port=P2P_PORT)
         self.genesis = load_genesis(self._document)
         self._stack = AsyncExitStack()
         self._watching: asyncio.Task[None] | None = None
@@ -226,13 +236,27 @@ class Harness:
         assert main([*command, "--first-epoch", str(first_epoch)]) == 0
 
     def copy_data(self, node: int, backup: Path) -> None:
-        shutil.copytree(self._stopped(node).directory, backup)
+        """But for the socket that a node leaves when it is killed."""
+        shutil.copytree(self._stopped(node).directory, backup, ignore=shutil.ignore_patterns(SOCKET))
 
     def restore_data(self, node: int, backup: Path) -> None:
         """The copy takes the place of what is there."""
         directory = self._stopped(node).directory
         shutil.rmtree(directory)
         shutil.copytree(backup, directory)
+        self.chronicle.forgive(self.nodes[node].name)
+
+    async def back_up(self, node: int, file: Path) -> None:
+        """`ctt backup`, of one that runs too."""
+        assert await asyncio.to_thread(main, ["backup", str(self.nodes[node].directory), str(file)]) == 0
+
+    def restore_backup(self, node: int, file: Path) -> None:
+        """`ctt restore` to a new disk, on which somebody puts the key and the TLS files back."""
+        directory = self._stopped(node).directory
+        lost = directory.rename(directory.with_name(f"{directory.name}.lost"))
+        assert main(["restore", str(file), str(directory)]) == 0
+        shutil.copy2(lost / KEY_FILE, directory)
+        shutil.copytree(lost / TLS, directory / TLS)
         self.chronicle.forgive(self.nodes[node].name)
 
     async def add_twin(self, node: int) -> int:

@@ -25,7 +25,7 @@ from node.exits import Exit
 from tests.network import memory_limit
 from tests.network.capture import NOTARIZE, Capture, Signatures
 from tests.network.chronicle import LOST
-from tests.network.harness import UNDER_WAY_MAX, Harness
+from tests.network.harness import POLL_SECONDS, UNDER_WAY_MAX, Harness
 from tests.network.load import Load
 from tests.network.memory_limit import MemoryLimit
 from tests.network.wiring import ProxyWiring
@@ -47,17 +47,26 @@ BACK_SECONDS_MAX: Final = 5.0  # P4, from when more than two thirds can talk aga
 ALL_BACK_SECONDS_MAX: Final = 10.0  # P4, all at once, their start included
 STOP_SECONDS_MAX: Final = 5.0
 SYNC_SECONDS_MAX: Final = 30.0  # for a node that begins at block 0
+VOTES_SECONDS_MAX: Final = 120.0  # from a restore: the silence, and the rest of this epoch and the next
 STARVE_SECONDS_MAX: Final = 30.0
 REFUSALS: Final = 50
 LATER_EPOCH: Final = 2  # which no test reaches
 
 
 @asynccontextmanager
-async def four_nodes(directory: Path, *, more_places: int = 0) -> AsyncIterator[Harness]:
+async def four_nodes(
+    directory: Path, *, more_places: int = 0, epoch_blocks: int | None = None
+) -> AsyncIterator[Harness]:
     """They run and are under load; at the end their chains are compared."""
     with Capture(directory) as capture:
         wiring = ProxyWiring(VALIDATORS + more_places, tap=capture.write)
-        harness = Harness(directory, wiring, validators=VALIDATORS, tls_keys=capture.tls_keys)
+        harness = Harness(
+            directory,
+            wiring,
+            validators=VALIDATORS,
+            tls_keys=capture.tls_keys,
+            epoch_blocks=epoch_blocks,
+        )
         async with under_load(harness) as network:
             yield network
     check_signed_once(capture, harness)
@@ -298,6 +307,45 @@ async def test_r10_an_old_backup_is_restored(tmp_path: Path) -> None:
 
         await recover(network, *others(1))
         await network.wait_for_blocks(2, seconds_max=SYNC_SECONDS_MAX)
+
+
+async def test_r10_a_backup_of_a_running_node_is_restored(tmp_path: Path) -> None:
+    """Its key has voted since, and nothing on its disk says where: it waits, over a kill as well, and then votes."""
+    async with four_nodes(tmp_path, epoch_blocks=10) as network:
+        await network.back_up(1, tmp_path / "grid.backup")
+        await recover(network)
+        await network.kill(1)
+        network.restore_backup(1, tmp_path / "grid.backup")
+        await network.start(1)
+        assert "validators heard" in str(await not_voting(network, 1))
+
+        await network.kill(1)
+        await network.start(1)
+        await wait_for_words(network, 1, "not voting before view")
+        await recover(network)
+        assert 1 not in await network.proposers(0, 2)
+
+        await wait_for_words(network, 1, None)
+        assert not (network.nodes[1].directory / "votes" / "restored").exists()
+        await recover(network)
+        async with asyncio.timeout(VOTES_SECONDS_MAX):
+            while 1 not in await network.proposers(0, 2 * VALIDATORS):
+                await recover(network)
+
+
+async def not_voting(network: Harness, node: int) -> str | None:
+    status = await network.nodes[node].client.call("ctt_chainStatus")
+    reason: str | None = status["notVoting"]
+    return reason
+
+
+async def wait_for_words(network: Harness, node: int, words: str | None) -> None:
+    """Until the node says so of its votes; None: that it casts them."""
+    async with asyncio.timeout(VOTES_SECONDS_MAX):
+        while (reason := await not_voting(network, node)) is not words and not (
+            reason and words and words in reason
+        ):
+            await asyncio.sleep(POLL_SECONDS)
 
 
 async def test_r11_a_second_process_is_kept_off_a_directory(tmp_path: Path) -> None:

@@ -158,6 +158,14 @@ class Checker:
         if list(chain) != self._finals.get(machine, [self._genesis.header.hash]):
             self._blame(f"machine {machine} does not find the final chain that it had")
 
+    def on_restored(self, machine: int, key: bytes, blocks: int) -> None:
+        """Of its final chain a machine has so many blocks again, genesis included, and nothing of the key's journal.
+        What the key has signed binds it all the same."""
+        del self._finals.setdefault(machine, [self._genesis.header.hash])[blocks:]
+        known = self._keys.setdefault(key, _Key())
+        for each in (known.votes, known.relied, known.blocks):
+            each.clear()
+
     def on_told(self, machine: int, height: int, block_hash: Hash) -> None:
         """A machine says that this is its final head."""
         chain = self._finals.get(machine, [self._genesis.header.hash])

@@ -9,7 +9,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import count
 from random import Random
@@ -56,6 +56,7 @@ from node.consensus.events import (
     GetCertificates,
     Halt,
     Head,
+    KeepSilent,
     Message,
     Now,
     Proposal,
@@ -86,6 +87,7 @@ from tests.simulation.network import Network
 PERIOD_MS: Final = 333
 WALL_MS: Final = 1_800_000_000_000
 MONO_MS: Final = 1_000_000
+GUARD_MS: Final = 3_000
 RANGE_BLOCKS: Final = 128
 RANGE_RETRY_MS: Final = 1_000
 FETCH_PEERS: Final = 3
@@ -110,7 +112,7 @@ class Apply:
     certificate: Certificate
 
 
-Work = Build | Validate | Cast | Finalize | Apply
+Work = Build | Validate | Cast | Finalize | Apply | KeepSilent
 
 
 @lru_cache(maxsize=4096)
@@ -332,6 +334,7 @@ class Cluster:
             Cast: (1, 4),
             Finalize: (1, 5),
             Apply: (1, 5),
+            KeepSilent: (1, 4),
         }
         self._engine = engine
         self._unwatchful = type("Unwatchful", (engine,), {"_watch_own": lambda *_: None})
@@ -433,7 +436,7 @@ class Cluster:
             self.checker.on_restart(machine.number, [each.header.hash for each in disk.final])
         make = self._engine if machine.is_honest else self._unwatchful
         machine.engine = make(
-            self.settings,
+            replace(self.settings, guard_ms=GUARD_MS if disk.is_guarded else 0),
             genesis_hash=GENESIS_HASH,
             epoch_blocks=self.epoch_blocks,
             head=Head(head, head.hash),
@@ -463,6 +466,14 @@ class Cluster:
         if not machine.is_up:
             machine.life += 1
             self._start(machine)
+
+    def restore(self, number: int, backup: Disk) -> None:
+        """The machine's disk is lost; it starts again with this one."""
+        machine = self.machines[number]
+        self.crash(number, None)
+        machine.disk = backup
+        self.checker.on_restored(number, machine.key, len(backup.final))
+        self._start(machine)
 
     def _crash(self, machine: Machine, down_ms: int | None) -> None:
         if machine.is_up:
@@ -513,11 +524,16 @@ class Cluster:
         machine.disk.journals[machine.key] = Journal.begun_anew(epoch, machine.disk.head.height)
 
     def silent(self) -> set[int]:
-        """Honest machines that cannot vote yet, because their journals were begun anew."""
+        """Honest machines that cannot vote yet, because their journals were begun anew, or were not in a backup."""
         return {
             each.number
             for each in self.machines
-            if each.is_honest and each.disk.journal(each.key).first_epoch > each.engine.epoch
+            if each.is_honest
+            and (
+                each.disk.journal(each.key).first_epoch > each.engine.epoch
+                or each.disk.is_guarded
+                or each.engine.keeps_silent
+            )
         }
 
     def room(self) -> int:
@@ -591,7 +607,7 @@ class Cluster:
 
     def _carry_out(self, machine: Machine, effect: Effect) -> None:
         match effect:
-            case Build() | Validate() | Cast() | Finalize():
+            case Build() | Validate() | Cast() | Finalize() | KeepSilent():
                 self._give(machine, effect)
             case Fetch():
                 self._fetch(machine, effect)
@@ -720,6 +736,11 @@ class Cluster:
                     self._commit(machine, block, certificate if block is path[-1] else None)
             case Apply(blocks, certificate):
                 self._apply(machine, blocks, certificate)
+            case KeepSilent(epoch, view):
+                self._boundary(machine, "before silence")
+                machine.disk.journal(machine.key).silent_through = epoch, view
+                self._boundary(machine, "after silence")
+                machine.disk.is_guarded = False
         self._next_work(machine)
 
     def _state_after(self, parent: Header, evidence: tuple[bytes, ...]) -> State:
@@ -822,7 +843,7 @@ class Cluster:
             raise AssertionError("a follower votes")
         vote = journal.held(cast.statement)
         if vote is None:
-            if (cast.statement.epoch, cast.statement.view) <= journal.floor:
+            if (cast.statement.epoch, cast.statement.view) <= max(journal.floor, journal.silent_through):
                 return  # the block became final before its vote's turn
             refusal = journal.refusal(cast.statement)
             if refusal is not None and machine.is_honest:

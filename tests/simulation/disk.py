@@ -44,6 +44,7 @@ class Journal:
     marks: dict[Kind, Place] = field(default_factory=dict)
     unsynced: Step | None = None
     floor: Place = (0, 0)
+    silent_through: Place = (0, 0)  # after a restore
     height: int = 0
     first_epoch: int = 0  # begun anew in the place of a lost one: no votes of epochs before this
     began_height: int = 0
@@ -132,6 +133,7 @@ class Disk:
     final: list[Block]
     certificates: dict[int, Certificate] = field(default_factory=dict)
     journals: dict[bytes, Journal] = field(default_factory=dict)
+    is_guarded: bool = False  # of a backup: the journals may lack votes
 
     @property
     def head(self) -> Header:
@@ -152,8 +154,12 @@ class Disk:
             tuple(journal.votes.values()),
             (*journal.certificates.values(), *extra),
             tuple(journal.blocks.values()),
-            journal.floor,
+            max(journal.floor, journal.silent_through),
         )
+
+    def backup(self) -> "Disk":
+        """What is restored of it as it is now: the chain, and no votes."""
+        return Disk(list(self.final), dict(self.certificates), is_guarded=True)
 
 
 class Ledger:

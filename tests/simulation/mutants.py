@@ -4,7 +4,7 @@ A mutant is a change of a line or two in the engine's text, planted into the run
 every test and every seed can be played against it. A text that is not there any more is an error: the rule has changed,
 and so must its mutant.
 
-`python -m tests.simulation.mutants` says as JSON which test and which liars, twins, disks and seeds notice each.
+`python -m tests.simulation.mutants` says as JSON which test and which liars, twins, disks, restores and seeds notice each.
 """
 
 import argparse
@@ -25,12 +25,14 @@ from node import journal
 from node.consensus import settings
 from node.consensus.answers import AnswerBudget
 from node.consensus.engine import Engine
+from node.consensus.guard import Guard, watermark
 from node.consensus.rounds import Round, Rounds
-from tests import test_engine
+from tests import test_engine, test_guard
 from tests.simulation import test_field_failures, test_guards
 from tests.simulation.cluster import quick_signatures
 from tests.simulation.disks import run_disks
 from tests.simulation.liars import run_liar
+from tests.simulation.restores import run_restores
 from tests.simulation.twins import run_twins
 from tests.simulation.world import run_seed
 
@@ -91,6 +93,7 @@ SUITES: Final[dict[str, ModuleType]] = {
     "engine": test_engine,
     "field": test_field_failures,
     "guards": test_guards,
+    "restore": test_guard,
 }
 
 
@@ -147,6 +150,7 @@ RUNS: Final[dict[str, Callable[[int], object]]] = {
     "liars": run_liar,
     "twins": run_twins,
     "disks": run_disks,
+    "restores": run_restores,
     "seeds": run_seed,
 }
 
@@ -558,7 +562,43 @@ MUTANTS: Final = (
     _mutant(
         "voting before listening",
         "engine: a_validator_that_listens_first_follows_but_does_not_vote",
-        (Engine._act, " and now.mono_ms >= self._votes_from_ms", ""),
+        (Engine._act, "now.mono_ms < self._votes_from_ms", "False"),
+    ),
+    # After a restore.
+    _mutant(
+        "voting right after a restore",
+        "restores at 0",
+        (Engine._act, " and not self.keeps_silent", ""),
+    ),
+    _mutant(
+        "FINALIZE below the watermark",
+        "restore: no_view_up_to_the_watermark_is_finalized_later",
+        (Engine._cast_finalize, "(self._epoch, view) <= self._silent_through", "False"),
+    ),
+    _mutant(
+        "a guard that hears too few",
+        "restore: fewer_than_a_quorum_of_others_end_nothing",
+        (Engine._lower_guard, "self.guard_heard >= self.guard_quorum", "self.guard_heard >= 2"),
+    ),
+    _mutant(
+        "a guard that hears who is further",
+        "restore: who_is_further_is_not_heard_before_its_certificates_are",
+        (Guard.passed, " and self._told[each] <= place", ""),
+    ),
+    _mutant(
+        "a guard without silence",
+        "restore: the_guard_ends_after_the_silence_when_a_quorum_of_others_is_heard",
+        (Engine._lower_guard, "now.mono_ms < guard.silent_at_ms", "False"),
+    ),
+    _mutant(
+        "a guard that another process does not keep up",
+        "restore: an_own_vote_that_was_not_cast_here_begins_the_silence_anew",
+        (Engine._watch_own, "self._guard.hear_own(now)", "pass"),
+    ),
+    _mutant(
+        "a watermark that ends with the epoch",
+        "restore: the_watermark_goes_on_into_the_next_epoch_where_this_one_may_end",
+        (watermark, "return epoch + 1, GUARD_VIEWS", "return epoch, view + GUARD_VIEWS"),
     ),
     # Time.
     _mutant(
@@ -897,7 +937,7 @@ MUTANTS: Final = (
 def main(arguments: list[str] | None = None) -> int:
     """Exits with 1 if any mutant is noticed nowhere."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants")
-    for kind, count in (("liars", 200), ("twins", 100), ("disks", 20), ("seeds", 20)):
+    for kind, count in (("liars", 200), ("twins", 100), ("disks", 20), ("restores", 10), ("seeds", 20)):
         parser.add_argument(f"--{kind}", type=int, default=count, help="at most so many for each mutant")
     parser.add_argument("--only", default="", help="the mutants whose name contains this")
     options = parser.parse_args(arguments)

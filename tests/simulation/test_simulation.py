@@ -26,6 +26,7 @@ from tests.simulation.behaviours import (
 from tests.simulation.cluster import Cluster, quick_signatures, secret_of
 from tests.simulation.disk import GENESIS_HASH
 from tests.simulation.disks import run_disks
+from tests.simulation.restores import run_restores
 from tests.simulation.stage import Stage
 from tests.simulation.twins import run_twins
 from tests.simulation.world import FAULTS, Outcome, Run, run_seed
@@ -34,6 +35,7 @@ SHARDS = 50
 SEEDS = 200
 TWINS = 2_000
 DISKS = 60
+RESTORED = 16
 BOUNDARIES = 120
 VIEWS_MIN = 10  # of a run, on the mean
 SAME = 300  # sets change, a key is barred, the power fails
@@ -60,6 +62,13 @@ def test_power_cuts_and_flipped_bits_lose_no_vote(record_property: Record) -> No
     assert damages["power cut in a write"] >= 100
     assert damages["flipped bit, refused"] >= 40
     assert damages["flipped bit"] == 0
+
+
+def test_a_validator_from_an_old_backup_signs_nothing_twice(record_property: Record) -> None:
+    """C-14: it has no votes and knows none, until its key can have cast none where it votes."""
+    outcomes = play("restores", run_restores, range(RESTORED), record_property)
+    crashes = sum((each.crashes for each in outcomes), Counter[str]())
+    assert min(crashes["before silence"], crashes["after silence"]) >= 3
 
 
 def play(what: str, run: Callable[[int], Outcome], numbers: range, record_property: Record) -> list[Outcome]:
