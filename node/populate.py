@@ -23,7 +23,7 @@ from mmap import ACCESS_READ, mmap
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import msgpack
 
@@ -44,6 +44,7 @@ PART_RECORDS: Final = 1 << 18  # about 600 bytes of memory each while the part i
 PARTS_MAX: Final = 512  # whose files are open at once
 LEAVES_AT_ONCE: Final = 1 << 16  # under one path, in the mean at most
 BYTES_PER_RECORD: Final = 250  # of the disk at the most at once; 150 stay
+READ_BYTES: Final = 1 << 16  # of a file at once; as many files are open as there are parts
 REPORTED_ROWS: Final = 50_000  # between two reports
 
 MAKING: Final = "making records"
@@ -325,12 +326,16 @@ def _write_objects(path: Path, head: object, rows: Rows) -> None:
 def _head_of(path: Path) -> Any:
     """Raises: OSError."""
     with path.open("rb") as file:
-        return msgpack.Unpacker(file, max_buffer_size=0).unpack()
+        return _objects_of(file).unpack()
 
 
 def _rows_of(path: Path) -> Iterator[tuple[bytes, bytes]]:
     """In their order; the file is open from the first to the last. Raises: OSError."""
     with path.open("rb") as file:
-        objects = msgpack.Unpacker(file, use_list=False, max_buffer_size=0)
+        objects = _objects_of(file)
         objects.skip()
         yield from objects
+
+
+def _objects_of(file: IO[bytes]) -> Any:
+    return msgpack.Unpacker(file, read_size=READ_BYTES, use_list=False, max_buffer_size=0)
