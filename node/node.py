@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from ctt_state.block import Block, FinalBlock, Header, Place
-from ctt_state.crypto import keccak, public_key
+from ctt_state.crypto import keccak
 from ctt_state.errors import InvalidBlock, InvalidTransaction, NonceTooLow, NotTakenNow
 from ctt_state.modules.call import ChainParameters
 from ctt_state.records import ROLE_OPERATOR, Account, CttConfig, Meter, Role
@@ -36,6 +36,7 @@ from node.proofs import Pause, RecordProof, prove_records
 from node.pulse import Pulse, Times
 from node.recovery import SenderRecovery
 from node.runner import Runner, head_of, read_clocks
+from node.signer import VoteSigner
 
 log = logging.getLogger(__name__)
 
@@ -157,14 +158,14 @@ class Node:
         ledger: Ledger,
         *,
         journal: Journal | None,
-        consensus_key: bytes | None,
+        signer: VoteSigner | None,
         limits: MempoolLimits,
         outside: Outside | None = None,
         settings: Settings | None = None,
         clocks: Callable[[], Now] = read_clocks,
         recovery: SenderRecovery | None = None,
     ) -> None:
-        """Without a key, or with one that is in no set, the node follows: it checks everything and never votes.
+        """Without a signer, or with one whose key is in no set, the node follows: it checks everything and never votes.
 
         Raises: StorageDamaged for a certificate of the head that is none.
         """
@@ -188,7 +189,7 @@ class Node:
             head=head_of(ledger.head),
             epoch=epoch_of(ledger.head.block.header.height + 1, ledger.chain.epoch_blocks),
             validators=ledger.next_validators(),
-            consensus_key=None if consensus_key is None else public_key(consensus_key),
+            consensus_key=None if signer is None else signer.public_key,
             restored=_restore(ledger, journal),
             now=clocks(),
         )
@@ -197,7 +198,7 @@ class Node:
             self._pool,
             self.engine,
             journal=journal,
-            consensus_key=consensus_key,
+            signer=signer,
             build_ms=settings.build_ms,
             outside=self._outside,
             recover=self._recover,
@@ -374,7 +375,11 @@ class Node:
     def not_voting(self) -> str | None:
         """Why this validator casts no votes now."""
         engine = self.engine
-        if engine.me is None or not engine.keeps_silent:
+        if engine.me is None:
+            return None
+        if trouble := self.runner.signer_trouble:
+            return f"not voting: no signer at {trouble}"
+        if not engine.keeps_silent:
             return None
         if engine.guard is not None:
             left_s = max(0, engine.guard.silent_at_ms - self._clocks().mono_ms) // 1_000

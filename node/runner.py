@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar, assert_never
 
 from ctt_state.block import Block, FinalBlock, Header
-from ctt_state.crypto import public_key
 from ctt_state.errors import InvalidBlock
 from ctt_state.transaction import Signed
 from ctt_state.units import Address, Hash, Ms, hex_of
 from ctt_state.validators import ValidatorSet, boundary_of
-from ctt_state.votes import Certificate, Evidence, Statement, Vote, sign_vote
+from ctt_state.votes import Certificate, Evidence, Statement, Vote
 from node.consensus.engine import Engine
 from node.consensus.events import (
     Accuse,
@@ -54,16 +53,18 @@ from node.consensus.events import (
 )
 from node.datadir import Space, check_room, free_space
 from node.exits import Exit, Failure
-from node.journal import BelowFloor, Journal, Place
+from node.journal import BelowFloor, Journal, Place, describe
 from node.ledger import BLOCK_TRANSACTIONS_MAX, BlockPlan, Ledger
 from node.mempool import Mempool
 from node.pulse import BLOCKS_KEPT, Finality, Lately
+from node.signer import SignerAway, SignerRefused, VoteSigner
 from node.store import StorageFailed
 from node.unfinal import Executed, TooManyUnfinal, UnknownParent
 
 STORAGE_SECONDS_MAX: Final = 10.0  # a disk that answers later than this stops the node
 STORAGE_STEPS: Final = 10
 SPACE_BLOCKS: Final = 30  # how often the free space is looked at: every ten seconds
+SIGNER_SECONDS: Final = 0.5  # between two questions to a signer that is away
 INBOX_MAX: Final = 10_000  # events; messages beyond are dropped, and asked for or sent again
 TURN_EVENTS_MAX: Final = 32  # handled before others on the loop have their turn
 TURN_ACCOUNTS_MAX: Final = 512  # likewise: about 2 ms
@@ -127,20 +128,21 @@ class Runner:
         engine: Engine,
         *,
         journal: Journal | None,
-        consensus_key: bytes | None,
+        signer: VoteSigner | None,
         build_ms: int,
         outside: Outside,
         recover: Callable[[Block], Awaitable[list[Signed]]],
         on_final: Callable[[FinalBlock], None],
         clocks: Callable[[], Now] = read_clocks,
     ) -> None:
-        """Without journal and key the node follows and never votes. A block takes what can be executed in `build_ms`.
-        `recover` raises InvalidBlock."""
+        """Without journal and signer the node follows and never votes. A block takes what can be executed in
+        `build_ms`. `recover` raises InvalidBlock."""
         self._ledger = ledger
         self._pool = pool
         self._engine = engine
         self._journal = journal
-        self._consensus_key = consensus_key
+        self._signer = signer
+        self.signer_trouble: str | None = None  # why it does not sign now
         self._build_ms = build_ms
         self._outside = outside
         self._recover = recover
@@ -336,20 +338,35 @@ class Runner:
     async def _cast(self, cast: Cast) -> None:
         if cast.statement.epoch != self._engine.epoch:
             return  # the epoch ended before its vote's turn, and in the next one this may be no validator
-        journal, key, signer = self._journal, self._consensus_key, self._engine.me
-        if journal is None or key is None or signer is None:
+        journal, signer, place = self._journal, self._signer, self._engine.me
+        if journal is None or signer is None or place is None:
             raise AssertionError("a follower has nothing to vote with")
-        genesis_hash = self._ledger.genesis.hash
 
         def sign(statement: Statement) -> Vote:
-            return sign_vote(statement, signer, key, genesis_hash)
+            return signer.sign(statement, place)
 
         try:
             vote = await self._on_storage(journal.cast, cast.statement, cast.reliance, cast.block, sign)
         except BelowFloor as late:
             log.debug("%(reason)s", {"reason": late})  # the block became final before its vote's turn
+        except SignerRefused as refusal:
+            log.error(
+                "the signer refuses %(statement)s: %(reason)s",
+                {"statement": describe(cast.statement), "reason": refusal},
+            )
+        except SignerAway as away:
+            self._note_signer(str(away))
+            asyncio.get_running_loop().call_later(SIGNER_SECONDS, self._give, cast)
         else:
+            self._note_signer(None)
             self.tell(VoteSigned(vote))
+
+    def _note_signer(self, trouble: str | None) -> None:
+        if trouble is not None and self.signer_trouble is None:
+            log.error("not voting: no signer at %(trouble)s; is ctt signer running?", {"trouble": trouble})
+        elif trouble is None and self.signer_trouble is not None:
+            log.info("the signer is back: voting")
+        self.signer_trouble = trouble
 
     async def _keep_silent(self, through: Place) -> None:
         if self._journal is None:
@@ -481,9 +498,9 @@ class Runner:
 
     def _say_change(self, header: Header, next_set: ValidatorSet) -> None:
         """When an epoch ends whose set this node's key leaves or joins."""
-        if self._consensus_key is None:
+        if self._signer is None:
             return
-        key = public_key(self._consensus_key)
+        key = self._signer.public_key
         was, will = (
             each.place_of_key(key) is not None for each in (self._ledger.validators(header.epoch), next_set)
         )

@@ -72,7 +72,7 @@ async def served_ledger(ledger: Ledger) -> AsyncIterator[RpcClient]:
     node = Node(
         ledger,
         journal=None,
-        consensus_key=None,
+        signer=None,
         limits=MempoolLimits(),
         clocks=lambda: Now(0, ledger.head.block.header.timestamp_ms),
     )

@@ -23,6 +23,7 @@ WITHOUT_JSON: Final = {
     "ctt index": "runs until it is stopped, and logs",
     "ctt advisor": "runs until it is stopped, and logs",
     "ctt meter run": "runs until it is stopped, and logs",
+    "ctt signer run": "runs until it is stopped, and logs",
     "ctt meter simulate": "plays for long, and says how far it is",
     "ctt meter qr": "draws a picture",
     "ctt completion": "prints a shell's script",

@@ -76,6 +76,7 @@ RUN_BY: Final = {
     "KPI.md": "test_docs_run",
     "MARKET.md": "test_market_page",
     "METER.md": "test_meter_gateway",
+    "SIGNER.md": "test_signer",
     "ONBOARDING.md": "test_cli_onboarding",
     "SETTLEMENT.md": "test_docs_run",
 }

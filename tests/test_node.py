@@ -31,6 +31,7 @@ from node.mempool import AlreadyKnown, MempoolLimits
 from node.node import Node, ShortOfSpace
 from node.recovery import RecoveryBusy
 from node.runner import DiskSilent, Halted
+from node.signer import OwnKey
 from node.store import StorageFailed
 from tests.ledger_world import ADMIN_KEY, ALICE, ALICE_KEY, BOB, BOB_KEY, account, make_ledger, sign
 
@@ -57,7 +58,7 @@ class Running:
         self.node = Node(
             ledger,
             journal=self.journal,
-            consensus_key=development_key(0),
+            signer=OwnKey(development_key(0), ledger.genesis.hash),
             limits=MempoolLimits(),
             settings=settings,
         )

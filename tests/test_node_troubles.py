@@ -37,7 +37,7 @@ class Idle:
         self.node = Node(
             ledger,
             journal=None,
-            consensus_key=None,
+            signer=None,
             limits=MempoolLimits(),
             outside=self.outside,
             clocks=lambda: Now(self.now_ms, Ms(self.now_ms)),

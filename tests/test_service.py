@@ -16,6 +16,7 @@ from tests.live_node import LiveNode
 
 ROOT: Final = Path(__file__).parent.parent
 NODE: Final = ROOT / "docs" / "operations" / "ctt-node@.service"
+SIGNER: Final = ROOT / "docs" / "operations" / "ctt-signer@.service"
 METER: Final = ROOT / "apps" / "meter" / "ctt-meter.service"
 # The gateway reads a serial line, which these would take from it.
 OF_THE_NODE_ALONE: Final = {"privatedevices", "protectclock"}
@@ -34,7 +35,7 @@ def hardening(unit: Path) -> dict[str, str]:
     return {name: settings[name] for name in names[names.index("umask") :]}
 
 
-@pytest.mark.parametrize("unit", [NODE, METER], ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", [NODE, SIGNER, METER], ids=lambda unit: unit.name)
 def test_systemd_takes_the_unit(tmp_path: Path, unit: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")

@@ -145,7 +145,7 @@ def _join(options: argparse.Namespace, document: bytes, key: bytes | None) -> di
     directory, genesis = options.dir, load_genesis(document)
     _check_time_and_key(directory, genesis, key)
     check_absent(directory, genesis.hash)  # before anyone is asked
-    identity = load_node_identity(directory, genesis, key)
+    identity = load_node_identity(directory, genesis, None if key is None else public_key(key))
     peers = [(name, Endpoint(host, number)) for name, host, number in options.from_peer]
     if identity.own.name in dict(peers):
         raise Failure(

@@ -101,7 +101,7 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def run_import(options: argparse.Namespace) -> int:
-    exported = _read_exported(options.file)
+    exported = read_exported(options.file)
     with _validator(options.dir) as (store, key, head):
         ours = {"genesisHash": hex_of(store.genesis_hash), "consensusKey": hex_of(key)}
         for name, value in ours.items():
@@ -241,7 +241,7 @@ def _encode_marks(contents: Contents) -> dict[str, dict[str, int]]:
     return {name: getattr(marks, name)._asdict() for name in _PLACES}
 
 
-def _read_exported(path: Path) -> dict[str, Any]:
+def read_exported(path: Path) -> dict[str, Any]:
     """What `export` printed, its marks decoded. Raises: Failure: 65 not such a file, 66 missing, 77 unreadable."""
     try:
         with path.open("rb") as file:

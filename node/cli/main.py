@@ -30,6 +30,7 @@ COMMANDS: Final = (
     "genesis",
     "key",
     "journal",
+    "signer",
     "ca",
     "authority",
     "prosumer",

@@ -11,7 +11,6 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from ctt_state.crypto import public_key
 from ctt_state.genesis import Genesis, Validator
 from ctt_state.units import hex_of
 from node.cli.ca import TLS
@@ -32,11 +31,12 @@ log = logging.getLogger(__name__)
 
 
 def load_own_identity(directory: Path, ledger: Ledger, key: bytes | None) -> Identity | None:
-    """The certificate in the data directory; None for the only validator of a chain that has none.
+    """The certificate in the data directory; None for the only validator of a chain that has none. `key` is the public
+    one of the node's votes.
 
     Raises: Failure: 66 missing, 77 open to others, 65 not usable, 78 another validator's.
     """
-    is_alone = key is not None and ledger.next_validators().keys == (public_key(key),)
+    is_alone = key is not None and ledger.next_validators().keys == (key,)
     if is_alone and not (directory / TLS).exists():
         return None
     return load_node_identity(directory, ledger.genesis, key)
@@ -80,11 +80,8 @@ def _check_address(tls: Path, identity: Identity, genesis: Genesis, key: bytes |
 
 
 def _own_validator(genesis: Genesis, key: bytes | None) -> Validator | None:
-    """The member of the genesis document with this key."""
-    if key is None:
-        return None
-    ours = public_key(key)
-    return next((each for each in genesis.validators if each.consensus_key == ours), None)
+    """The member of the genesis document with this consensus key."""
+    return next((each for each in genesis.validators if each.consensus_key == key), None)
 
 
 @asynccontextmanager

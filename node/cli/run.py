@@ -12,7 +12,6 @@ from typing import Final, NoReturn
 
 import uvloop
 
-from ctt_state.crypto import public_key
 from ctt_state.genesis import load_genesis
 from ctt_state.units import Hash, hex_of
 from node import VERSION
@@ -26,7 +25,7 @@ from node.cli.options import add_directory, named_peer, port, positive_int
 from node.cli.process import prepare_process, tell_service_manager
 from node.cli.settings import add_config_option, collect
 from node.consensus.settings import Settings
-from node.exits import Failure
+from node.exits import Exit, Failure
 from node.interpreter import settle_interpreter
 from node.journal import Journal, Marks, Place, is_guarded, journal_path
 from node.keys import KEY_FILE, load_key
@@ -36,6 +35,7 @@ from node.metrics import NodeMetrics
 from node.node import Node
 from node.peering import Peering
 from node.runner import DiskSilent
+from node.signer import OwnKey, SignerAway, SocketSigner, VoteSigner
 from node.store import Store
 from p2p.identity import Identity
 
@@ -74,6 +74,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.settings = collect  # type: ignore[attr-defined]
     parser.add_argument(
         "--genesis", type=Path, metavar="FILE", help="refuse to run unless DIR holds this document's chain"
+    )
+    parser.add_argument(
+        "--signer",
+        type=Path,
+        metavar="SOCKET",
+        help="the key that votes is that of the ctt signer at this Unix socket (default: validator.key in DIR)",
     )
     add_log_options(parser)
     add_rpc_options(parser.add_argument_group("JSON-RPC"))
@@ -133,14 +139,19 @@ def run(options: argparse.Namespace) -> int:
     expected = load_genesis(read_genesis(options.genesis)).hash if options.genesis else None
     ledger = _open_ledger(options.dir, expected)
     try:
-        key = load_key(options.dir / KEY_FILE) if os.path.lexists(options.dir / KEY_FILE) else None
+        signer = _find_signer(options, ledger.genesis.hash)
+        key = None if signer is None else signer.public_key
         identity = load_own_identity(options.dir, ledger, key)
         if os.geteuid() == 0:
             log.warning("running as root: a user of its own would be safer")
-        journal = None if key is None else _open_journal(options.dir, ledger, key)
+        journal = (
+            None
+            if key is None
+            else _open_journal(options.dir, ledger, key, has_signer=options.signer is not None)
+        )
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_run(options, ledger, key, journal, identity))
+                runner.run(_run(options, ledger, signer, journal, identity))
         finally:
             if journal is not None:
                 journal.close()
@@ -149,6 +160,21 @@ def run(options: argparse.Namespace) -> int:
     finally:
         ledger.close()
     return 0
+
+
+def _find_signer(options: argparse.Namespace, genesis_hash: Hash) -> VoteSigner | None:
+    """Raises: Failure: 69 no signer answers, 78 for two of them, and those of `load_key`."""
+    path = options.dir / KEY_FILE
+    if options.signer is None:
+        return OwnKey(load_key(path), genesis_hash) if os.path.lexists(path) else None
+    if os.path.lexists(path):
+        raise Failure(
+            Exit.CONFIGURATION, f"{path}: with --signer the key is the signer's; take it away from here"
+        )
+    try:
+        return SocketSigner(options.signer, genesis_hash)
+    except SignerAway as away:
+        raise Failure(Exit.UNAVAILABLE, f"no signer at {away}; ctt signer run is one") from None
 
 
 def _leave_at_once(options: argparse.Namespace, failure: Failure) -> NoReturn:
@@ -166,20 +192,21 @@ def _open_ledger(directory: Path, expected: Hash | None) -> Ledger:
         raise
 
 
-def _open_journal(directory: Path, ledger: Ledger, key: bytes) -> Journal:
-    """After a restore it begins here, and the engine's guard keeps it from votes."""
+def _open_journal(directory: Path, ledger: Ledger, key: bytes, *, has_signer: bool) -> Journal:
+    """After a restore it begins here, and the engine's guard keeps it from votes; likewise of a key that is a signer's,
+    whose own journal does."""
     header, genesis_hash = ledger.head.block.header, ledger.genesis.hash
-    if is_guarded(directory) and not journal_path(directory).exists():
+    if (is_guarded(directory) or has_signer) and not journal_path(directory).exists():
         marks = Marks(floor=Place(header.epoch, header.view), height=header.height)
-        Journal.create(directory, genesis_hash, public_key(key), marks)
+        Journal.create(directory, genesis_hash, key, marks)
     final = header.epoch, header.view, header.height
-    return Journal.open(directory, genesis_hash, public_key(key), final)
+    return Journal.open(directory, genesis_hash, key, final)
 
 
 async def _run(
     options: argparse.Namespace,
     ledger: Ledger,
-    key: bytes | None,
+    signer: VoteSigner | None,
     journal: Journal | None,
     identity: Identity | None,
 ) -> None:
@@ -191,7 +218,8 @@ async def _run(
         listen_ms=0 if is_clean(journal) else LISTEN_MS,
         guard_ms=options.guard_seconds * 1_000 if is_guarded(options.dir) else 0,
     )
-    node = Node(ledger, journal=journal, consensus_key=key, limits=limits, outside=peering, settings=settings)
+    node = Node(ledger, journal=journal, signer=signer, limits=limits, outside=peering, settings=settings)
+    key = None if signer is None else signer.public_key
     cable = Cable()
     if options.cut_on_signal:
         cable.heed_signals()
@@ -208,7 +236,7 @@ async def _run(
         _say_role(ledger, key, height)
         if why := node.not_voting():
             log.warning("%(reason)s", {"reason": why})
-        await stack.enter_async_context(offer_backups(ledger.store, b"" if key is None else public_key(key)))
+        await stack.enter_async_context(offer_backups(ledger.store, key or b""))
         if identity is not None and peering is not None:
             await stack.enter_async_context(join_network(options, ledger, node, peering, identity, cable))
         pulse = asyncio.create_task(node.pulse.run())
@@ -228,10 +256,10 @@ def is_clean(journal: Journal | None) -> bool:
 def _say_role(ledger: Ledger, key: bytes | None, height: int) -> None:
     if key is None:
         log.info("no key: this node follows, and never votes")
-    elif ledger.next_validators().place_of_key(public_key(key)) is None:
+    elif ledger.next_validators().place_of_key(key) is None:
         log.info(
             "key %(key)s is not a validator at height %(height)d: following",
-            {"key": hex_of(public_key(key)), "height": height},
+            {"key": hex_of(key), "height": height},
         )
 
 

@@ -26,6 +26,7 @@ from node.node import Node
 from node.peering import Peering
 from node.recoverer import recover
 from node.recovery import Entry, SenderRecovery
+from node.signer import OwnKey
 from p2p import messages as wire
 from p2p.framing import FrameReader
 from p2p.messages import decode_message, encode_message
@@ -137,7 +138,7 @@ class Place:
         self.node = Node(
             ledger,
             journal=self._journal,
-            consensus_key=self.key,
+            signer=OwnKey(self.key, ledger.genesis.hash) if self.key else None,
             limits=MempoolLimits(),
             outside=self.peering,
             settings=Settings(ledger.chain.block_period_ms, listen_ms=listen_ms),
