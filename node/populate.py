@@ -86,7 +86,7 @@ def plan_of(genesis: Genesis) -> Plan | None:
     generator = genesis.preload.generator
     if generator is None or generator.count < TOKENS_MIN:
         return None
-    tokens = generator.tokens_per_prosumer
+    tokens = min(generator.tokens_per_prosumer, generator.count)
     of_each = 3 + tokens + -(-tokens // PAGE_TOKENS)  # with its meter and the reading
     prosumers, records = generator.prosumers, of_each * generator.prosumers
     depth = 1
