@@ -1,9 +1,9 @@
 """What a state of any size costs: `python -m bench.scale --tokens 10000000 --out scale.json`.
 
 A chain of so many generated tokens is made by `ctt init` and run by `ctt run`, and so is one of `--beside` tokens. Then
-blocks of readings of random prosumers go to both in turn, round by round, without network and signatures, and what
-counts is the ratio of a round's CPU on the one to that on the other: whatever else the machine does costs both. CPU is
-the whole process's, LevelDB's own threads included, also while the other's turn is; steps are of the rounds alone.
+blocks of readings of random prosumers go to both in turn, round by round, without network and signatures: whatever else
+the machine does costs both. What counts are two ratios: of the CPU of the thread that executes, round by round, and of
+all the process's CPU from the first round to the last, in which LevelDB's own threads are.
 
 With `--dir` chains stay there and are used again, or gone on with if their making was interrupted. `--beside 0` leaves
 out the other. JSON in `--out` or on standard output.
@@ -223,14 +223,14 @@ class Bench:
         settle_interpreter()
 
     def round(self, blocks: int) -> dict[str, Any]:
-        """Blocks of readings: CPU microseconds a transaction by step, and each block's milliseconds. `at` and `made`
-        are the process's CPU seconds, in all and of making transactions."""
+        """Blocks of readings: CPU microseconds a transaction by step, and each block's milliseconds; CPU
+        seconds of making the transactions, and of the process ever, before and after."""
         watch, walls, succeeded, made = Stopwatch(time.thread_time), [], 0, 0.0
         start = time.process_time()
         for _ in range(blocks):
-            before = time.process_time()
+            before = time.thread_time()
             transactions = self._fleet.block(self._transactions)
-            made += time.process_time() - before
+            made += time.thread_time() - before
             begun = time.perf_counter()
             succeeded += run_block(self._ledger, transactions, watch)
             walls.append((time.perf_counter() - begun) * 1e3)
@@ -240,9 +240,9 @@ class Bench:
             "total": sum(map(sum, watch.seconds.values())) / count * 1e6,
             "block_ms": walls,
             "refused": count - succeeded,
-            "cpu": time.process_time(),
             "made": made,
-            "cpu_at_start": start,
+            "before": start,
+            "after": time.process_time(),
         }
 
     def proofs(self) -> dict[str, Any]:
@@ -361,7 +361,7 @@ def summary(rounds: Sequence[dict[str, Any]], options: argparse.Namespace) -> di
     """Medians of the rounds. With background: all that the process did from the first to the last, but for making
     transactions."""
     count = options.blocks * options.transactions
-    spent = rounds[-1]["cpu"] - rounds[0]["cpu_at_start"] - sum(each["made"] for each in rounds)
+    spent = rounds[-1]["after"] - rounds[0]["before"] - sum(each["made"] for each in rounds)
     return {
         "transactions": count * len(rounds),
         "refused": sum(each["refused"] for each in rounds),
